@@ -1,0 +1,103 @@
+"""Why a boot ends before hand-over: the closed list of reasons, and the line that tells one.
+
+The guest prints exactly one such line on its console and powers off:
+
+    tinboot-halt {"hook":"20-root","reason":"root-hash-mismatch","detail":"..."}
+
+`docs/boot.md` lists the same reasons; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+PREFIX = "tinboot-halt "
+
+#: reason -> what it says, in one line. Closed: `line()` refuses any other.
+REASONS = {
+    # the runner, before and around the hooks
+    "hook-failed": "a hook raised something that is not a refusal: a bug, or a device that misbehaves",
+    "hook-timeout": "a hook did not finish by its deadline",
+    "hook-exited": "a hook ended the process instead of returning",
+    "hook-killed": "the process of the hooks was killed by a signal",
+    "cpu-no-rdrand": "the CPU offers no RDRAND; an SNP guest has it, and no key may be made without",
+    "memory-too-small": "the machine has less memory than the config's `memory` allows for",
+    # 10-config
+    "cmdline-malformed": "the command line is not the template: a word missing, unknown, moved or changed",
+    "cmdline-duplicate": "a tinboot parameter stands twice on the command line",
+    "config-missing": "no disk carries the serial of the config",
+    "config-duplicate": "more than one disk carries the serial of the config",
+    "config-empty": "the config disk begins with padding: there is no config on it",
+    "config-too-large": "the config disk is larger than 1 MiB",
+    "config-padding": "a byte other than NUL follows the first NUL, or the padding is a sector or more",
+    "config-hash-mismatch": "the config's SHA-256 is not the command line's",
+    "config-not-utf8": "the config is not UTF-8, or holds characters that YAML does not allow",
+    "config-malformed": "the config is not one plain YAML document: syntax, alias, tag, duplicate key",
+    "config-too-complex": "the config nests too deeply or has too many nodes",
+    "config-unknown-key": "the config has a key that the schema does not know",
+    "config-invalid": "a value in the config is missing or not what the schema allows",
+    # 20-root and 30-volumes
+    "root-missing": "no disk carries the serial of the root",
+    "root-duplicate": "more than one disk carries the serial of the root",
+    "root-writable": "the root's disk is not read-only",
+    "root-size": "the root's disk is not as long as data, superblock and hash tree of this block count",
+    "root-hash-mismatch": "the hash tree's top block does not hash to the command line's root hash",
+    "root-data-mismatch": "the root's first block does not hash up to the root hash",
+    "root-block-count": "the command line's block count is not that of the verified file system",
+    "root-verity": "the kernel refused the verity table, or reads back another one",
+    "root-mount": "the verified root does not mount",
+    "volume-missing": "no disk carries the serial of a volume that the config names",
+    "volume-duplicate": "two disks carry the serial of one volume",
+    "volume-writable": "the disk of a volume is not read-only",
+    "volume-size": "the disk of a volume is not as long as data, superblock and hash tree",
+    "volume-hash-mismatch": "a volume's top tree block does not hash to the config's root hash",
+    "volume-data-mismatch": "the first block of a volume does not hash up to its root hash",
+    "volume-block-count": "the config's hash offset is not the size of the verified file system",
+    "volume-uuid": "the verified file system carries another UUID than the config's",
+    "volume-verity": "the kernel refused the verity table of a volume, or reads back another one",
+    "volume-mount": "a verified volume does not mount",
+    "disk-unexpected": "a disk is attached that neither the command line nor the config names",
+    # 40-gpu
+    "gpu-unexpected": "a display or NVIDIA device is on the bus and the config asks for no GPU",
+    "gpu-gate-missing": "the config asks for GPUs and this image has no GPU gate",
+    # 90-handover
+    "handover-failed": "the switch to the verified root failed",
+}
+
+
+class Halt(NamedTuple):
+    """One refusal: the hook that refused, the reason from `REASONS`, and a sentence for a person."""
+
+    hook: str
+    reason: str
+    detail: str
+
+
+class Refusal(Exception):
+    """Raised by a hook, or by a format that a hook parses, to end the boot with `reason`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        if reason not in REASONS:
+            detail, reason = f"undeclared reason {reason}: {detail}", "hook-failed"
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def line(halt: Halt) -> str:
+    """The console line: one line of ASCII, JSON after `PREFIX`, the detail cut at 400 characters."""
+    fields = {"hook": halt.hook, "reason": halt.reason, "detail": halt.detail[:400]}
+    return PREFIX + json.dumps(fields, separators=(",", ":"))
+
+
+def parse(text: str) -> Halt:
+    """The inverse of `line()`; raises ValueError for anything else (for the harness, on the host)."""
+    if not text.startswith(PREFIX):
+        raise ValueError(f"not a halt line: {text[:80]!r}")
+    fields = json.loads(text[len(PREFIX) :])
+    if not isinstance(fields, dict) or sorted(fields) != ["detail", "hook", "reason"]:
+        raise ValueError(f"a halt line has hook, reason and detail: {text[:200]!r}")
+    if fields["reason"] not in REASONS:
+        raise ValueError(f"unknown halt reason {fields['reason']!r}")
+    return Halt(**fields)
