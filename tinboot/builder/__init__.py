@@ -1,0 +1,1 @@
+"""Reference value provider: images, volumes and their measurements; proved by rebuilding."""

@@ -1,0 +1,1 @@
+"""The untrusted host: starts QEMU, checks the machine. Nothing here can weaken the guest."""
