@@ -1,0 +1,107 @@
+"""Strict JSON objects: every member is asked for by name and type, and none may be left over.
+
+Python's decoder keeps the last of two equal keys, reads `NaN`, and takes `true` for an integer;
+none of this gets past here. Every error names the member by its path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tinboot.formats.errors import Malformed
+
+
+class Fields:
+    """The members of one object, taken out one by one; `end()` refuses what nobody asked for."""
+
+    def __init__(self, where: str, members: object) -> None:
+        if not isinstance(members, dict):
+            raise Malformed(f"{where} is {_kind(members)}, expected an object")
+        self.where = where
+        self._members: dict[str, object] = dict(members)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._members)
+
+    def end(self) -> None:
+        if self._members:
+            raise Malformed(f"{self.where} has the unknown member {min(self._members)!r}")
+
+    def record(self, name: str) -> Fields:
+        return Fields(f"{self.where}.{name}", self._take(name))
+
+    def records(self, name: str) -> list[Fields]:
+        value = self._take(name)
+        if not isinstance(value, list):
+            raise Malformed(f"{self.where}.{name} is {_kind(value)}, expected an array")
+        items: list[object] = value
+        return [Fields(f"{self.where}.{name}[{at}]", item) for at, item in enumerate(items)]
+
+    def text(self, name: str, limit: int = 256) -> str:
+        """One line of 1 to `limit` characters."""
+        value = self._take(name)
+        if not isinstance(value, str):
+            raise Malformed(f"{self.where}.{name} is {_kind(value)}, expected a string")
+        if not 0 < len(value) <= limit or not value.isprintable():
+            raise Malformed(f"{self.where}.{name} is not one line of 1 to {limit} printable characters")
+        return value
+
+    def integer(self, name: str, least: int, most: int) -> int:
+        value = self._take(name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Malformed(f"{self.where}.{name} is {_kind(value)}, expected a whole number")
+        if not least <= value <= most:
+            raise Malformed(f"{self.where}.{name} is {value}, expected {least} to {most}")
+        return value
+
+    def hexadecimal(self, name: str, digits: int) -> str:
+        value = self.text(name)
+        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
+            raise Malformed(f"{self.where}.{name} is {value!r}, expected {digits} lower-case hex digits")
+        return value
+
+    def file_name(self, name: str) -> str:
+        """A base name: nothing that could lead out of the directory or be taken for an option."""
+        value = self.text(name)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", value):
+            raise Malformed(f"{self.where}.{name} is {value!r}, expected a plain file name")
+        return value
+
+    def _take(self, name: str) -> object:
+        if name not in self._members:
+            raise Malformed(f"{self.where}.{name} is missing")
+        return self._members.pop(name)
+
+
+def parse_object(where: str, data: bytes, limit: int) -> Fields:
+    """The one object that `data` is, at most `limit` bytes of UTF-8; raises `Malformed` otherwise."""
+    if len(data) > limit:
+        raise Malformed(f"{where} has {len(data)} bytes, expected at most {limit}")
+    try:
+        value = json.loads(
+            data.decode(), object_pairs_hook=_once, parse_float=_no_number, parse_constant=_no_number
+        )
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{where} is not strict JSON: {error}") from error
+    return Fields(where, value)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the member {next(n for n in names if names.count(n) > 1)!r} stands twice")
+    return members
+
+
+def _no_number(text: str) -> object:
+    raise ValueError(f"{text[:40]} is not a whole number")
+
+
+def _kind(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    kinds = {dict: "an object", list: "an array", str: "a string", int: "a number"}
+    return kinds[type(value)]
