@@ -67,7 +67,7 @@ def pread(disk: Disk, length: int, offset: int) -> bytes:
 
 def read(path: str) -> str:
     """A sysfs attribute without its newline."""
-    with open(path, encoding="ascii", errors="backslashreplace") as file:
+    with open(path, encoding="utf-8", errors="backslashreplace") as file:
         return file.read().strip()
 
 

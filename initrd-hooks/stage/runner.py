@@ -79,7 +79,7 @@ def mount_basics(kernel: Kernel, places: Places) -> None:
 
 def check_cpu(proc: str) -> None:
     """Refuses a CPU without RDRAND: the kernel's random numbers would have no source that the host lacks."""
-    with open(f"{proc}/cpuinfo", encoding="ascii", errors="replace") as file:
+    with open(f"{proc}/cpuinfo", encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.startswith("flags"):
                 if "rdrand" in line.split():

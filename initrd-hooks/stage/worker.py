@@ -72,7 +72,7 @@ def load_modules(kernel: Kernel, listing: str) -> None:
     A module that is there already, or whose device is not, is no failure: sev-guest on a machine without
     SNP, SHA-256 for SSSE3 on a CPU without. What a hook then misses, it refuses by name.
     """
-    with open(listing, encoding="ascii") as file:
+    with open(listing, encoding="utf-8") as file:
         paths = file.read().split()
     for path in paths:
         try:
