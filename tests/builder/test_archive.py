@@ -151,16 +151,21 @@ def test_machine_mirrors() -> None:
         "http://two.example/debian",
     )
     assert archive.machine_mirrors("debian-security", debian, {}) == ("http://one.example/debian-security",)
-    override = {archive.DEBIAN_MIRROR: "http://mine.example/debian/"}
+    override = {archive.variable("debian"): "http://mine.example/debian/"}
     assert archive.machine_mirrors("debian", debian, override) == ("http://mine.example/debian",)
     assert archive.machine_mirrors("debian-security", debian, override) == (
         "http://one.example/debian-security",
     )
-    ubuntu = list(archive.parse_one_line("deb http://a.example/ubuntu noble noble-security main"))
+    ubuntu = list(archive.parse_one_line("deb http://a.example/ubuntu noble main"))
     assert archive.machine_mirrors("ubuntu-security", ubuntu, {}) == ("http://a.example/ubuntu",)
     with pytest.raises(Unavailable) as refused:
         archive.machine_mirrors("debian", ubuntu, {})
-    assert archive.DEBIAN_MIRROR in refused.value.hint
+    assert archive.variable("debian") in refused.value.hint
+
+
+def test_variables() -> None:
+    assert archive.variable("debian") == "TINBOOT_DEBIAN_MIRROR"
+    assert archive.variable("debian-security") == "TINBOOT_DEBIAN_SECURITY_MIRROR"
 
 
 def test_distribution_of_machine() -> None:

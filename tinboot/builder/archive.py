@@ -20,9 +20,6 @@ from tinboot.formats.errors import Unavailable
 Kind = Literal["debian", "debian-security", "ubuntu", "ubuntu-security"]
 Distribution = Literal["debian", "ubuntu"]
 
-#: Overrides what apt's sources say about Debian's main archive; for machines that are not Debian.
-DEBIAN_MIRROR = "TINBOOT_DEBIAN_MIRROR"
-
 ETC_APT = Path("/etc/apt")
 
 # apt reads only these names below sources.list.d: sources.list(5), "Sources.list.d"
@@ -192,15 +189,21 @@ def mirrors(sources: Iterable[Source]) -> list[Mirror]:
     return list(dict.fromkeys(mirror for mirror, _ in sorted(classified, key=doubt)))
 
 
+def variable(kind: Kind) -> str:
+    """The environment variable that overrides what apt's sources say: TINBOOT_DEBIAN_SECURITY_MIRROR, ..."""
+    return f"TINBOOT_{kind.upper().replace('-', '_')}_MIRROR"
+
+
 def machine_mirrors(
-    kind: Kind, sources: Iterable[Source] | None = None, environment: Mapping[str, str] = os.environ
+    kind: Kind, sources: Iterable[Source] | None = None, environment: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
     """The URIs of the machine's archives of `kind`, best first, to be tried in order; or Unavailable.
 
-    `TINBOOT_DEBIAN_MIRROR`, where set, is the only answer for `debian`. On a machine whose security updates
-    come from its main archive (Ubuntu allows it) that one answers for `-security`.
+    `$TINBOOT_<KIND>_MIRROR`, where set, is the only answer: a machine that is not Debian needs one to reach
+    Debian's archive. Where a machine's security updates come from its main archive (Ubuntu allows it), that
+    one answers for `ubuntu-security`.
     """
-    if kind == "debian" and (override := environment.get(DEBIAN_MIRROR)):
+    if override := (os.environ if environment is None else environment).get(variable(kind)):
         return (override.rstrip("/"),)
     known = mirrors(read_sources() if sources is None else sources)
     found = tuple(mirror.uri for mirror in known if mirror.kind == kind)
@@ -208,10 +211,11 @@ def machine_mirrors(
         found = tuple(mirror.uri for mirror in known if mirror.kind == "ubuntu")
     if found:
         return found
-    hint = f"add one to {ETC_APT}/sources.list.d"
-    if kind == "debian":
-        hint = f"set {DEBIAN_MIRROR} to the URI of a mirror (what stands before /pool and /dists), or {hint}"
-    raise Unavailable(f"apt's sources on this machine name no {kind} archive", hint)
+    raise Unavailable(
+        f"apt's sources on this machine name no {kind} archive",
+        f"set {variable(kind)} to the URI of a mirror (what stands before /pool and /dists), "
+        f"or add one to {ETC_APT}/sources.list.d",
+    )
 
 
 def distribution_of_machine(sources: Iterable[Source] | None = None) -> Distribution:
