@@ -1,0 +1,174 @@
+"""`tinboot wrap`: weights -> EROFS image plus hash tree, the same bytes for the same names and contents.
+
+The image is what `mkfs.erofs --all-root -T0 -U<uuid> OUT DIR` makes of a plain copy of the source (modes
+0644 or 0755, directories 0755), and the tree what `veritysetup format` appends to that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid as uuids
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from tinboot.builder import hashtree
+from tinboot.builder.output import exists_already, publish, scratch, sync, unavailable, write_whole
+from tinboot.builder.tools import find_tool, version
+from tinboot.builder.weights_image import write_image
+from tinboot.builder.weights_source import Source, scan
+from tinboot.formats.errors import Unavailable
+from tinboot.formats.verity import VolumeRef, salt_for
+
+#: Called with the stage, the bytes done and the bytes to do (an estimate in "file system").
+Progress = Callable[[str, int, int], None]
+
+FILE_SYSTEM, HASH_TREE = "file system", "hash tree"
+
+#: Beside the volume: what it is, and what made it.
+SIDECAR = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A finished volume. `size` and `sha256` are the whole file's; `tools` maps a program to its version."""
+
+    identity: str
+    ref: VolumeRef
+    salt: str
+    size: int
+    sha256: str
+    files: int
+    tools: dict[str, str]
+
+    def to_json(self) -> str:
+        fields = {
+            "repo": self.identity,
+            "mpk": str(self.ref),
+            "root_hash": self.ref.root_hash,
+            "hash_offset": self.ref.hash_offset,
+            "uuid": self.ref.uuid,
+            "salt": self.salt,
+            "size": self.size,
+            "sha256": self.sha256,
+            "files": self.files,
+            "tools": self.tools,
+        }
+        return json.dumps(fields, indent=2) + "\n"
+
+
+def check_identity(identity: str) -> None:
+    """Raises ValueError unless `identity` is `name@revision` in the characters that hubs allow."""
+    name, at, revision = identity.partition("@")
+    allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/"
+    parts = [*name.split("/"), *revision.split("/")]
+    if not at or not all(parts) or set("".join(parts)) - set(allowed) or {".", ".."} & set(parts):
+        raise ValueError(f"{identity[:200]!r} is not NAME@REVISION, such as org/model@0123abcd")
+
+
+def uuid_for(identity: str) -> str:
+    """The UUID of file system and tree (facts of Tinfoil's modelwrap: its `mpk` volumes)."""
+    return str(uuids.uuid5(uuids.NAMESPACE_URL, identity + "-inner"))
+
+
+def default_name(identity: str) -> str:
+    return identity.replace("/", "--") + ".mpk"
+
+
+def wrap(
+    source: Path,
+    identity: str,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Volume:
+    """Makes the volume `out` and `out`.json, whole or not at all.
+
+    Raises Refused for a source that no volume may hold and for an existing `out` without `force`,
+    Unavailable for a missing tool, unreadable file or full disk.
+    """
+    sidecar = out.with_name(out.name + SIDECAR)
+    for path in (out, sidecar):
+        if os.path.lexists(path) and not force:
+            raise exists_already(path)
+    content = scan(source)
+    with scratch(out) as folder:
+        made, volume = make(content, identity, folder, jobs=jobs, progress=progress)
+        write_whole(sidecar, volume.to_json().encode(), force=force)
+        try:
+            publish(made, out, force=force)
+        except BaseException:
+            sidecar.unlink()
+            raise
+    return volume
+
+
+def make(
+    content: Source, identity: str, folder: Path, *, jobs: int | None = None, progress: Progress | None = None
+) -> tuple[Path, Volume]:
+    """The same without final names: writes into the empty `folder` and returns the file."""
+    check_identity(identity)
+    mkfs = find_tool("mkfs.erofs")
+    tools = {mkfs.name: version(mkfs)}
+    uuid = uuid_for(identity)
+    made = folder / "volume"
+
+    def report(stage: str, total: int) -> Callable[[int], None] | None:
+        return progress and (lambda done: progress(stage, min(done, total), total))
+
+    try:
+        write_image(content, uuid, mkfs, made, folder / "tree", report(FILE_SYSTEM, content.size))
+        size = made.stat().st_size
+        with _alongside(made, size) as digest:
+            verity = hashtree.append_tree(
+                made, salt_for(identity), uuid, jobs=jobs, progress=report(HASH_TREE, size)
+            )
+            sha256 = digest(made)
+    except OSError as error:
+        raise unavailable(error, made.parent) from error
+    ref = VolumeRef(verity.root_hash, size, uuid)
+    volume = Volume(identity, ref, verity.salt, made.stat().st_size, sha256, len(content.files), tools)
+    return made, volume
+
+
+@contextmanager
+def _alongside(made: Path, size: int) -> Iterator[Callable[[Path], str]]:
+    """While the tree is made: writes the data back to the disk, and hashes the file from front to back.
+
+    Yields what to call when the tree is there: it returns the SHA-256 of the whole file. Both threads do
+    their work outside the interpreter's lock.
+    """
+    stop = Event()
+    state = hashlib.sha256()
+
+    def feed(start: int, end: int) -> None:
+        with made.open("rb", buffering=0) as file:
+            file.seek(start)
+            while start < end and not stop.is_set():
+                data = file.read(min(1 << 20, end - start))
+                if not data:
+                    raise Unavailable(f"{made} became shorter while it was being read")
+                state.update(data)
+                start += len(data)
+
+    with ThreadPoolExecutor(2) as threads:
+        synced = threads.submit(sync, made)
+        fed = threads.submit(feed, 0, size)
+
+        def digest(path: Path) -> str:
+            synced.result()
+            fed.result()
+            feed(size, path.stat().st_size)
+            return state.hexdigest()
+
+        try:
+            yield digest
+        finally:
+            stop.set()
