@@ -21,7 +21,7 @@ from tinboot.builder import hashtree
 from tinboot.builder.output import exists_already, publish, scratch, sync, unavailable, write_whole
 from tinboot.builder.tools import find_tool, version
 from tinboot.builder.weights_image import write_image
-from tinboot.builder.weights_source import Source, scan
+from tinboot.builder.weights_source import Source
 from tinboot.formats.errors import Unavailable
 from tinboot.formats.verity import VolumeRef, salt_for
 
@@ -29,9 +29,6 @@ from tinboot.formats.verity import VolumeRef, salt_for
 Progress = Callable[[str, int, int], None]
 
 FILE_SYSTEM, HASH_TREE = "file system", "hash tree"
-
-#: Beside the volume: what it is, and what made it.
-SIDECAR = ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +43,9 @@ class Volume:
     files: int
     tools: dict[str, str]
 
-    def to_json(self) -> str:
-        fields = {
+    def fields(self) -> dict[str, str | int | dict[str, str]]:
+        """What the sidecar and `--json` say."""
+        return {
             "repo": self.identity,
             "mpk": str(self.ref),
             "root_hash": self.ref.root_hash,
@@ -59,7 +57,6 @@ class Volume:
             "files": self.files,
             "tools": self.tools,
         }
-        return json.dumps(fields, indent=2) + "\n"
 
 
 def check_identity(identity: str) -> None:
@@ -76,12 +73,17 @@ def uuid_for(identity: str) -> str:
     return str(uuids.uuid5(uuids.NAMESPACE_URL, identity + "-inner"))
 
 
+def sidecar_of(volume: Path) -> Path:
+    """The file beside a volume that says what it is, and what made it."""
+    return volume.with_name(volume.name + ".json")
+
+
 def default_name(identity: str) -> str:
     return identity.replace("/", "--") + ".mpk"
 
 
 def wrap(
-    source: Path,
+    content: Source,
     identity: str,
     out: Path,
     *,
@@ -91,17 +93,16 @@ def wrap(
 ) -> Volume:
     """Makes the volume `out` and `out`.json, whole or not at all.
 
-    Raises Refused for a source that no volume may hold and for an existing `out` without `force`,
-    Unavailable for a missing tool, unreadable file or full disk.
+    Raises Refused for an existing `out` without `force`, Unavailable for a missing tool, unreadable file
+    or full disk.
     """
-    sidecar = out.with_name(out.name + SIDECAR)
+    sidecar = sidecar_of(out)
     for path in (out, sidecar):
         if os.path.lexists(path) and not force:
             raise exists_already(path)
-    content = scan(source)
     with scratch(out) as folder:
         made, volume = make(content, identity, folder, jobs=jobs, progress=progress)
-        write_whole(sidecar, volume.to_json().encode(), force=force)
+        write_whole(sidecar, (json.dumps(volume.fields(), indent=2) + "\n").encode(), force=force)
         try:
             publish(made, out, force=force)
         except BaseException:
@@ -126,11 +127,11 @@ def make(
     try:
         write_image(content, uuid, mkfs, made, folder / "tree", report(FILE_SYSTEM, content.size))
         size = made.stat().st_size
-        with _alongside(made, size) as digest:
+        with alongside(made, size) as digest:
             verity = hashtree.append_tree(
                 made, salt_for(identity), uuid, jobs=jobs, progress=report(HASH_TREE, size)
             )
-            sha256 = digest(made)
+            sha256 = digest()
     except OSError as error:
         raise unavailable(error, made.parent) from error
     ref = VolumeRef(verity.root_hash, size, uuid)
@@ -139,11 +140,11 @@ def make(
 
 
 @contextmanager
-def _alongside(made: Path, size: int) -> Iterator[Callable[[Path], str]]:
-    """While the tree is made: writes the data back to the disk, and hashes the file from front to back.
+def alongside(made: Path, size: int) -> Iterator[Callable[[], str]]:
+    """While the hash tree of `size` bytes is made or checked: syncs the file, and hashes it front to back.
 
-    Yields what to call when the tree is there: it returns the SHA-256 of the whole file. Both threads do
-    their work outside the interpreter's lock.
+    Yields what to call when the tree is there: it returns the SHA-256 of the whole file, in hex. Both
+    threads do their work outside the interpreter's lock.
     """
     stop = Event()
     state = hashlib.sha256()
@@ -162,10 +163,10 @@ def _alongside(made: Path, size: int) -> Iterator[Callable[[Path], str]]:
         synced = threads.submit(sync, made)
         fed = threads.submit(feed, 0, size)
 
-        def digest(path: Path) -> str:
+        def digest() -> str:
             synced.result()
             fed.result()
-            feed(size, path.stat().st_size)
+            feed(size, made.stat().st_size)
             return state.hexdigest()
 
         try:
