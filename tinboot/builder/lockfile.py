@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, TypeGuard, get_args
 
 from tinboot.formats.errors import Malformed
+
+#: Which of a machine's mirrors holds a package.
+Kind = Literal["debian", "debian-security", "ubuntu", "ubuntu-security"]
 
 _HEADER = re.compile(r"tinboot-packages 1 (debian|ubuntu) ([a-z]+) (\d{8}T\d{6}Z)")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian Policy 5.6.1
@@ -32,7 +36,7 @@ class Package:
     version: str
     architecture: str
     sha256: str
-    archive: str
+    archive: Kind
     path: str
 
     @property
@@ -72,7 +76,10 @@ def parse(file: str, text: str) -> Lock:
         words = line.split(" ")
         if len(words) != 6:
             raise Malformed(f"{where} {len(words)} fields, not name version architecture sha256 archive path")
-        package = Package(*words)
+        name, version, architecture, sha256, archive, path = words
+        if not _is_kind(archive):
+            raise Malformed(f"{where} {archive[:80]!r} is no kind of archive: {get_args(Kind)}", _RENEW)
+        package = Package(name, version, architecture, sha256, archive, path)
         for value, pattern in zip(
             (package.name, package.version, package.sha256, package.path),
             (_NAME, _VERSION, _SHA256, _PATH),
@@ -91,3 +98,7 @@ def parse(file: str, text: str) -> Lock:
     if not packages or rest[-1] != "":
         raise Malformed(f"{file}: the lock is empty or its last line is cut", _RENEW)
     return lock
+
+
+def _is_kind(text: str) -> TypeGuard[Kind]:
+    return text in get_args(Kind)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tinboot.builder.lockfile import Lock, Package
+from tinboot.builder.lockfile import Kind, Lock, Package
 from tinboot.formats.errors import Unavailable
 
 #: apt's program for a single transfer with a hash check (package apt, always there on Debian and Ubuntu).
@@ -25,21 +26,21 @@ _BATCH = 16
 #: Seconds for one batch. apt's own limit on a stalled transfer is 30 s a try.
 _BATCH_DEADLINE = 900
 
-#: Gets packages that no mirror has any more; returns the file where it was found.
-Fallback = Callable[[Lock, Package], Path | None]
+#: Gets what no mirror has any more: called once with those packages and a folder to put files into.
+Fallback = Callable[[list[Package], Path], None]
 
 
 def fetch(
     lock: Lock,
     folder: Path,
-    mirrors: Mapping[str, str],
+    mirrors: Mapping[Kind, Sequence[str]],
     *,
     progress: Callable[[int, int], None],
     fallback: Fallback,
 ) -> None:
     """Fills `folder` with exactly the files of `lock`; anything else in it is removed.
 
-    `mirrors`: archive kind to URI, as `Package.archive` names them. `progress(done, total)` in packages.
+    `mirrors`: archive kind, as `Package.archive` names it, to URIs in the order to try them. `progress(done, total)` in packages.
     Raises `Unavailable` naming each package that neither mirror nor `fallback` has.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,19 +49,19 @@ def fetch(
         if path.name not in wanted or not _genuine(path, wanted[path.name]):
             path.unlink()
     todo = [package for package in lock.packages if not (folder / package.file).exists()]
-    done = len(lock.packages) - len(todo)
-    progress(done, len(lock.packages))
+    total = len(lock.packages)
+    progress(total - len(todo), total)
     for at in range(0, len(todo), _BATCH):
         batch = todo[at : at + _BATCH]
-        _transfer(batch, folder, mirrors)
-        done += len(batch)
-        progress(done, len(lock.packages))
+        for rank in range(max(len(uris) for uris in mirrors.values())):
+            left = [package for package in batch if not (folder / package.file).exists()]
+            _transfer(left, folder, {kind: uris[rank] for kind, uris in mirrors.items() if rank < len(uris)})
+        progress(total - len(todo) + at + len(batch), total)
     missing = [package for package in todo if not (folder / package.file).exists()]
-    for package in list(missing):
-        found = fallback(lock, package)
-        if found is not None and _genuine(found, package):
-            _place(found, folder / package.file)
-            missing.remove(package)
+    if missing:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as rescued:
+            fallback(missing, Path(rescued))
+            missing = [package for package in missing if not _adopt(Path(rescued), folder, package)]
     if missing:
         raise Unavailable(
             "the mirror of this machine no longer has "
@@ -75,7 +76,7 @@ def _genuine(path: Path, package: Package) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == package.sha256
 
 
-def _transfer(batch: Iterable[Package], folder: Path, mirrors: Mapping[str, str]) -> None:
+def _transfer(batch: list[Package], folder: Path, mirrors: Mapping[Kind, str]) -> None:
     """What arrives and is genuine is placed; whatever else happens is found out by the caller."""
     words: list[str] = []
     partial: dict[Path, Package] = {}
@@ -105,16 +106,15 @@ def _transfer(batch: Iterable[Package], folder: Path, mirrors: Mapping[str, str]
         ) from error
     for target, package in partial.items():
         if target.exists() and _genuine(target, package):
-            _place(target, folder / package.file)
+            target.chmod(0o644)
+            target.replace(folder / package.file)
         target.unlink(missing_ok=True)
 
 
-def _place(source: Path, target: Path) -> None:
-    """Hard link or rename, so that a file under its final name is whole."""
-    if source.parent == target.parent:
-        source.chmod(0o644)
-        source.replace(target)
-    else:
-        staged = target.with_name(target.name + ".partial")
-        staged.write_bytes(source.read_bytes())
-        staged.replace(target)
+def _adopt(rescued: Path, folder: Path, package: Package) -> bool:
+    """Moves the package's file from `rescued` to its place, if it is there and genuine."""
+    path = rescued / package.file
+    if not path.exists() or not _genuine(path, package):
+        return False
+    path.replace(folder / package.file)
+    return True

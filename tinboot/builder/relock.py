@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
-from tinboot.builder.lockfile import Lock, Package
+from tinboot.builder.lockfile import Kind, Lock, Package
 from tinboot.formats.errors import Unavailable
 
 #: The archive's signing keys, per distribution (packages debian-archive-keyring, ubuntu-keyring).
@@ -23,35 +23,28 @@ KEYRINGS = {
 }
 
 #: archive kind -> suites of a release, per distribution.
-SUITES = {
+SUITES: dict[str, dict[Kind, tuple[str, ...]]] = {
     "debian": {"debian": ("{}", "{}-updates"), "debian-security": ("{}-security",)},
-    "ubuntu": {"ubuntu": ("{}", "{}-updates", "{}-security")},
+    "ubuntu": {"ubuntu": ("{}", "{}-updates"), "ubuntu-security": ("{}-security",)},
 }
 
 COMPONENTS = {"debian": "main", "ubuntu": "main restricted universe"}
 
 
-def sources(distribution: str, release: str, mirrors: Mapping[str, str]) -> str:
-    """The deb822 sources of one release on these mirrors; raises `Unavailable` if one is not known."""
-    stanzas = []
-    for archive, suites in SUITES[distribution].items():
-        if archive not in mirrors:
-            raise Unavailable(
-                f"this machine's apt sources name no {archive} mirror",
-                f"add one to /etc/apt/sources.list.d, or set TINBOOT_{archive.upper().replace('-', '_')}_MIRROR",
-            )
-        stanzas.append(
-            "Types: deb\n"
-            f"URIs: {mirrors[archive]}\n"
-            f"Suites: {' '.join(suite.format(release) for suite in suites)}\n"
-            f"Components: {COMPONENTS[distribution]}\n"
-            f"Signed-By: {KEYRINGS[distribution]}\n"
-        )
-    return "\n".join(stanzas)
+def sources(distribution: str, release: str, mirrors: Mapping[Kind, str]) -> str:
+    """The deb822 sources of one release on `mirrors`, archive kind to URI."""
+    return "\n".join(
+        "Types: deb\n"
+        f"URIs: {mirrors[archive]}\n"
+        f"Suites: {' '.join(suite.format(release) for suite in suites)}\n"
+        f"Components: {COMPONENTS[distribution]}\n"
+        f"Signed-By: {KEYRINGS[distribution]}\n"
+        for archive, suites in SUITES[distribution].items()
+    )
 
 
 def lock_of(
-    distribution: str, release: str, mirrors: Mapping[str, str], debs: list[Path], apt_folder: Path
+    distribution: str, release: str, mirrors: Mapping[Kind, str], debs: list[Path], apt_folder: Path
 ) -> Lock:
     """The lock for the files that mkosi took. `apt_folder`: scratch space for a private apt.
 

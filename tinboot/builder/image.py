@@ -1,0 +1,155 @@
+"""Builds an image with mkosi, from locked packages, without a network: kernel, initrd, root.
+
+An image is cached in `build/images/<name>-<digest of its recipe>/` and is independent of any config:
+    kernel  initrd  root  kernel.config  {kernel,initrd,root}.cdx.json  image.json
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinboot.builder import hashtree, initrd, sbom
+from tinboot.builder.lockfile import Lock
+from tinboot.builder.mkosi import Mkosi, Report
+from tinboot.builder.recipe import Recipe
+from tinboot.formats import erofs, verity
+from tinboot.formats.errors import Malformed, Refused
+from tinboot.formats.manifest import Package
+
+#: mkosi's names of what the three images give, and ours.
+_FROM_MKOSI = {"kernel.vmlinuz": "kernel", "root.root.raw": "root", "kernel.config": "kernel.config"}
+
+_IMAGES = ("kernel", "initrd", "root")
+
+#: The UUID in the root's verity superblock, which nothing reads; the same as mkosi's Seed= for the root.
+_ROOT_UUID = "7f2c1d54-0b5a-4a1e-9d55-3d2f6f0c9a01"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A finished image. `folder` holds the files; `packages` says what is in each of the three."""
+
+    folder: Path
+    verity: verity.Verity
+    packages: tuple[Package, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Image:
+        """From a folder that `build` completed."""
+        fields = json.loads((folder / "image.json").read_text("utf-8"))
+        return cls(
+            folder,
+            verity.Verity(**fields["verity"]),
+            tuple(Package(**package) for package in fields["packages"]),
+        )
+
+
+def build(recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, images: Path, report: Report) -> Image:
+    """The image of `recipe`, from the cache in `images` if it is there.
+
+    `tools`: the tools tree; `packages`: a folder with the lock's files. Raises `Unavailable` if mkosi
+    fails, with the end of its output and the place of the rest.
+    """
+    final = images / f"{recipe.name}-{recipe.digest(mkosi.version)[:16]}"
+    images.mkdir(parents=True, exist_ok=True)
+    with _alone(images / f".{recipe.name}.lock"):
+        if not final.exists():
+            partial = final.with_name(final.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            log = images / f"{recipe.name}.log"
+            try:
+                _run(recipe, mkosi, tools, packages, partial, log, report)
+                _complete(recipe, partial)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            partial.replace(final)
+    return Image.read(final)
+
+
+def _run(
+    recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, output: Path, log: Path, report: Report
+) -> None:
+    scratch = output / "scratch"
+    options = [
+        f"--directory={recipe.repository}",
+        f"--distribution={recipe.distribution}",
+        *(["--profile=debug"] if recipe.profile == "debug" else []),
+        f"--tools-tree={tools}",
+        f"--package-directory={packages}",
+        f"--package-cache-directory={scratch / 'cache'}",
+        f"--output-directory={output}",
+    ]
+    (scratch / "cache").mkdir(parents=True)
+    mkosi.build(options, sources="", scratch=scratch, log=log, network=False, report=report)
+
+
+def _complete(recipe: Recipe, folder: Path) -> None:
+    """From mkosi's outputs to ours: names, nodes in the initrd, hash tree behind the root, SBOMs."""
+    for theirs, ours in _FROM_MKOSI.items():
+        (folder / theirs).replace(folder / ours)
+    images = recipe.repository / "mkosi.images"
+    python = {"debian": "python3.13", "ubuntu": "python3.12"}[recipe.distribution]
+    (folder / "initrd.made").write_bytes(
+        initrd.finish(folder / "initrd.cpio.zst", [images / "initrd/inventory"], {"python": python, "triplet": "x86_64-linux-gnu"})
+    )
+    (folder / "initrd").unlink()
+    (folder / "initrd.made").replace(folder / "initrd")
+    opened = _append_tree(folder / "root", f"tinboot-root@{recipe.name}")
+    packages = _packages(folder, recipe.lock())
+    for image in _IMAGES:
+        sbom.write(folder / f"{image}.dpkg-status", folder / f"{image}.cdx.json", recipe, image)
+    fields = {"verity": opened._asdict(), "packages": [package._asdict() for package in packages]}
+    (folder / "image.json").write_text(json.dumps(fields, indent=1) + "\n", "utf-8")
+    wanted = {"kernel", "initrd", "root", "kernel.config", "image.json"}
+    wanted |= {f"{image}.cdx.json" for image in _IMAGES}
+    for path in folder.iterdir():
+        if path.name not in wanted:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
+def _append_tree(root: Path, identity: str) -> verity.Verity:
+    """Cuts the partition to its file system, whose block count the guest compares, and adds the tree."""
+    with root.open("rb") as file:
+        superblock = erofs.parse_superblock(file.read(verity.BLOCK))
+    length = superblock.blocks << superblock.block_bits
+    if length % verity.BLOCK or length > root.stat().st_size:
+        raise Malformed(
+            f"the root's file system says {length} bytes, its partition has {root.stat().st_size}"
+        )
+    os.truncate(root, length)
+    return hashtree.append_tree(root, verity.salt_for(identity), _ROOT_UUID)
+
+
+def _packages(folder: Path, lock: Lock) -> tuple[Package, ...]:
+    """mkosi's own lists, with the hashes of the lock; raises `Refused` for a package that is not in it."""
+    locked = {(p.name, p.version, p.architecture): p.sha256 for p in lock.packages}
+    found = []
+    for image in _IMAGES:
+        listed = json.loads((folder / f"{image}.manifest").read_text("utf-8"))["packages"]
+        for entry in listed:
+            key = (entry["name"], entry["version"], entry["architecture"])
+            if key not in locked:
+                raise Refused(
+                    f"{image} holds {' '.join(key)}, which packages/{lock.distribution}.lock does not"
+                )
+            found.append(Package(image, *key, locked[key]))
+    return tuple(sorted(found))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One build of an image at a time on this machine; the others wait and then find it made."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

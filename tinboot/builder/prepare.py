@@ -1,0 +1,107 @@
+"""Everything a locked build needs, fetched once: mkosi, packages, the tools tree."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinboot.builder import archive, mkosi_tool, packages, places, recipe, toolstree
+from tinboot.builder.lockfile import Lock, Package
+from tinboot.builder.mkosi import Mkosi, Report
+from tinboot.formats.errors import Unavailable
+
+#: Called with the name of a lock and how many of its packages are there.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """`tools`: the tools tree; `packages`: the folder with the files of the images' lock."""
+
+    mkosi: Mkosi
+    tools: Path
+    packages: Path
+
+
+def toolchain(distribution: str, report: Report, progress: Progress) -> Toolchain:
+    """Fetches what is missing, makes the tools tree if it is not there. Raises `Unavailable`."""
+    mkosi = find_mkosi()
+    tools = tools_tree(mkosi, report, progress)
+    return Toolchain(mkosi, tools, locked_packages(distribution, mkosi, report, progress))
+
+
+def find_mkosi() -> Mkosi:
+    """An installed mkosi that is new enough, else the pinned one, fetched if need be."""
+    found = mkosi_tool.find_mkosi()
+    return Mkosi(found.command, found.environment, found.version)
+
+
+def tools_tree(mkosi: Mkosi, report: Report, progress: Progress) -> Path:
+    """The link build/tools to the tree of packages/tools.lock."""
+    folder = locked_packages("tools", mkosi, report, progress)
+    return toolstree.make(mkosi, places.REPOSITORY, folder, places.build_folder(), report)
+
+
+def locked_packages(name: str, mkosi: Mkosi, report: Report, progress: Progress) -> Path:
+    """The folder with exactly the files of packages/<name>.lock, each checked."""
+    lock = recipe.read_lock(places.REPOSITORY, name)
+    folder = places.build_folder() / "packages" / name
+    mirrors = {kind: archive.machine_mirrors(kind) for kind in {package.archive for package in lock.packages}}
+
+    def snapshot(missing: list[Package], target: Path) -> None:
+        gone = ", ".join(f"{package.name} {package.version}" for package in missing)
+        report(f"not on this machine's mirrors: {gone}; trying the snapshot of {lock.stamp}")
+        _from_snapshot(name, lock, mkosi, target, report)
+
+    packages.fetch(
+        lock, folder, mirrors, progress=lambda done, of: progress(name, done, of), fallback=snapshot
+    )
+    return folder
+
+
+def _from_snapshot(name: str, lock: Lock, mkosi: Mkosi, target: Path, report: Report) -> None:
+    """Has mkosi build from its `Snapshot=` of the lock's stamp, for the packages that it downloads."""
+    with tempfile.TemporaryDirectory(prefix="tinboot-snapshot-") as folder:
+        options = [*image_options(name), f"--snapshot={lock.stamp}"]
+        try:
+            downloaded = download(mkosi, options, None, Path(folder), report)
+        except Unavailable as error:
+            report(error.message.splitlines()[-1].strip())
+            return
+        for deb in downloaded:
+            shutil.copyfile(deb, target / deb.name)
+
+
+def image_options(name: str) -> list[str]:
+    """mkosi's options to build everything that the lock `name` is for: the widest profile has it all."""
+    if name == "tools":
+        return [f"--directory={places.REPOSITORY / 'mkosi.tools'}"]
+    return [
+        f"--directory={places.REPOSITORY}",
+        f"--distribution={name}",
+        "--profile=debug",
+        f"--tools-tree={places.build_folder() / 'tools'}",
+    ]
+
+
+def download(
+    mkosi: Mkosi, options: list[str], sources: str | None, folder: Path, report: Report
+) -> list[Path]:
+    """Runs a networked mkosi build in `folder` and gives the packages that it fetched; the rest is thrown away.
+
+    `sources`: apt sources, or None for mkosi's own.
+    """
+    cache = folder / "cache"
+    cache.mkdir()
+    mkosi.build(
+        [*options, f"--package-cache-directory={cache}", f"--output-directory={folder / 'output'}"],
+        sources=sources,
+        scratch=folder,
+        log=places.build_folder() / "download.log",
+        network=True,
+        report=report,
+    )
+    return sorted(cache.rglob("*.deb"))

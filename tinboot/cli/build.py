@@ -1,0 +1,57 @@
+"""`tinboot build`: from a config to everything that a launch needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinboot.builder import assemble, image, places, prepare, recipe
+from tinboot.cli.setup import default_distribution, distribution_option
+from tinboot.cli.progress import progress
+from tinboot.formats.manifest import Manifest
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder of the build.  [default: NAME.build]"
+)
+@distribution_option
+@click.option(
+    "--profile",
+    type=click.Choice(recipe.PROFILES),
+    default="release",
+    show_default=True,
+    help="`debug` is another image, with a root shell on its console.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of a summary.")
+def command(config: Path, output: Path | None, distribution: str | None, profile: str, as_json: bool) -> None:
+    """Build kernel, initrd, root and command line for CONFIG.
+
+    The image comes from locked packages and is kept: a second config costs a second. The folder that is
+    written has all that `tinboot launch` takes.
+    """
+    assemble.read_config(config)  # a mistake in it should not cost a build
+    final = output or Path(f"{config.stem}.build")
+    with progress() as shown:
+        wanted = recipe.this_checkout(distribution or default_distribution(), profile)
+        wanted.lock()
+        shown.step("Fetching what builds need")
+        chain = prepare.toolchain(wanted.distribution, shown.note, shown.count)
+        shown.step(f"Building {wanted.name}")
+        images = places.build_folder() / "images"
+        made = image.build(wanted, chain.mkosi, chain.tools, chain.packages, images, shown.note)
+        shown.step(f"Writing {final}")
+        built = assemble.assemble(config, made, wanted, chain.mkosi, final)
+    click.echo(built.dump().decode() if as_json else _summary(built, final), nl=not as_json)
+
+
+def _summary(built: Manifest, final: Path) -> str:
+    lines = [f"{final}/"]
+    for artefact in (built.kernel, built.initrd, built.root):
+        lines.append(f"  {artefact.file:<12} {artefact.size / 1e6:8.2f} MB  sha256 {artefact.sha256[:16]}…")
+    lines.append(f"  {'root hash':<12} {built.verity.root_hash}")
+    lines.append(f"  {'config hash':<12} {built.config.sha256}")
+    lines.append(f"  {'packages':<12} {len({p.name for p in built.packages})}, listed in manifest.json")
+    return "\n".join(lines)
