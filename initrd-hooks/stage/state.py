@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from tinboot.formats.config import Config
+from typing import TYPE_CHECKING
 
 from stage.kernel import Kernel
 from stage.places import Places
 from tinboot.formats.bootlog import Passed
 from tinboot.formats.cmdline import CommandLine
+
+if TYPE_CHECKING:  # so that PID 1 does without YAML, and 10-config imports it under a deadline
+    from tinboot.formats.config import Config
 
 
 class State:

@@ -1,0 +1,120 @@
+"""What a hook says of itself is true: its refusals, its length, its imports; and the docs say the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stage import supervisor
+
+from tinboot.formats import halt
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "initrd-hooks"
+HOOKS = sorted(path for path in FOLDER.iterdir() if path.name[0].isdigit())
+SOURCES = [*HOOKS, FOLDER / "init", *sorted((FOLDER / "stage").glob("*.py"))]
+
+#: The first word of a reason that a module in stage/ completes: f"{kind}-missing".
+KINDS = ("config", "root", "volume")
+
+#: What the initrd's Python may import. Each module costs files in the measured set, and time in every boot.
+ALLOWED = {
+    *("__future__", "collections.abc", "typing", "struct", "re", "json", "hashlib"),
+    *("ctypes", "errno", "fcntl", "os", "select", "signal", "sys", "time"),
+}
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(module: ast.Module) -> Iterator[str]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            yield node.module
+            if node.module.startswith(("stage", "tinboot")):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def reachable(path: Path) -> set[Path]:
+    """The file, and every file of ours that it imports, directly or not; but not the runner's own."""
+    found, waiting = set(), [path]
+    while waiting:
+        at = waiting.pop()
+        if at in found:
+            continue
+        found.add(at)
+        for name in imports(tree(at)):
+            base = FOLDER if name.startswith("stage") else ROOT
+            file = base.joinpath(*name.split(".")).with_suffix(".py")
+            if file.exists() and file.name != "state.py":  # which only names types
+                waiting.append(file)
+    return found
+
+
+def raised(path: Path) -> set[str]:
+    """Every reason that the hook at `path` can raise: literals, and suffixes under the kinds it names."""
+    kinds = {n.value for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and n.value in KINDS}
+    reasons: set[str] = set()
+    for file in reachable(path):
+        # a render or pad that is for the host raises nothing of its own beyond what its parser raises
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.Constant) and node.value in halt.REASONS and file.name != "halt.py":
+                reasons.add(str(node.value))
+            elif isinstance(node, ast.JoinedStr) and len(node.values) == 2:
+                start, end = node.values
+                if isinstance(start, ast.FormattedValue) and isinstance(end, ast.Constant):
+                    name = ast.unparse(start.value)
+                    reasons |= {f"{k}{end.value}" for k in kinds if name == "kind" and end.value[0] == "-"}
+    return reasons
+
+
+@pytest.mark.parametrize("path", HOOKS, ids=lambda path: path.name)
+def test_declares_exactly_the_reasons_it_can_raise(path: Path) -> None:
+    docstring = ast.get_docstring(tree(path)) or ""
+    declared = re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)+", docstring.partition("Refuses")[2])
+    assert len(declared) == len(set(declared))
+    assert set(declared) == raised(path)
+    assert set(declared) <= set(halt.REASONS)
+
+
+def test_every_reason_has_a_place_that_raises_it() -> None:
+    runner = set()
+    for file in (FOLDER / "stage").glob("*.py"):
+        runner |= {n.value for n in ast.walk(tree(file)) if isinstance(n, ast.Constant)} & set(halt.REASONS)
+    assert runner.union(*map(raised, HOOKS)) == set(halt.REASONS)
+
+
+@pytest.mark.parametrize("path", HOOKS, ids=lambda path: path.name)
+def test_is_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 120
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_imports_little(path: Path) -> None:
+    ours = ("stage", "tinboot.formats")
+    others = {name for name in imports(tree(path)) if not name.startswith(ours)}
+    assert others <= ALLOWED
+
+
+def test_docs_list_every_reason_with_its_meaning() -> None:
+    page = (ROOT / "docs/boot.md").read_text().partition("\n## Refusals\n")[2]
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (.*) \|$", page, re.MULTILINE)
+    assert dict(rows) == halt.REASONS
+    assert len(rows) == len(halt.REASONS)
+
+
+def test_docs_state_the_deadlines() -> None:
+    page = " ".join((ROOT / "docs/boot.md").read_text().split())
+    volumes, modules = supervisor.DEADLINES["30-volumes"], supervisor.DEADLINES["runner"]
+    stated = (
+        f"{supervisor.DEFAULT_DEADLINE} seconds a hook, {volumes} for `30-volumes`, {modules} for loading"
+    )
+    assert stated in page
+    assert len(supervisor.DEADLINES) == 2
