@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 #: In the repository; ignored by git.
@@ -33,5 +34,6 @@ def empty(name: str, root: Path) -> Path:
 
 
 def folder_of(name: str, root: Path) -> Path:
-    """Where the logs of `name`, a pytest node id or any text, lie."""
-    return root / re.sub(r"[^\w.=-]+", "_", name.removeprefix("tests/")).strip("_.")[:200]
+    """Where the logs of `name`, a pytest node id or any text, lie: a file name of its own for each."""
+    readable = re.sub(r"[^\w.=-]+", "_", name.removeprefix("tests/")).strip("_.")
+    return root / f"{readable[:180]}-{sha256(name.encode()).hexdigest()[:8]}"

@@ -87,15 +87,16 @@ class Machine:
         self._said_something = False
         self._exit: Exit | None = None
 
+        qemu = find_qemu()
+        log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         monitor = f"socket,id=qmp,fd={theirs.fileno()}"
-        command = ["setpriv", "--pdeathsig", "KILL", "--", find_qemu(), *arguments]
+        command = ["setpriv", "--pdeathsig", "KILL", "--", qemu, *arguments]
         command += ["-chardev", monitor, "-mon", "chardev=qmp,mode=control"]
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as on_error:
+        with contextlib.ExitStack() as on_error, theirs:
             on_error.callback(ours.close)
             self.qmp = Qmp(ours)  # before QEMU can end and close its side
-            with theirs, self.qemu_log.open("wb", buffering=0) as messages:
+            with self.qemu_log.open("wb", buffering=0) as messages:
                 messages.write(f"{shlex.join(command)}\n".encode())
                 self.started = time.monotonic()
                 self._process = subprocess.Popen(

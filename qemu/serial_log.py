@@ -20,7 +20,7 @@ UP_PREFIX = "tinboot-up "
 PANIC = "Kernel panic - not syncing: "
 
 _LINE_LIMIT = 1 << 16  # bytes; a longer line is cut there
-_ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][0-9A-B]|\x1b[=>c78M]")  # ECMA-48 and VT100
+_ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][0-9A-B]|\x1b[=>c78M]")  # ECMA-48 and VT100
 _CONTROL = bytes(code for code in (*range(32), 127) if code != 9)  # all but the tabulator
 _PRINTK_TIME = re.compile(r"\[ *\d+\.\d+\] ")
 

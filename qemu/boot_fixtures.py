@@ -1,12 +1,12 @@
-"""The logs of a test's boots as a fixture: `build/boot-logs/<test>/`, which only a failure outlives.
+"""What a boot test takes: a folder for logs that only a failure outlives, and one for disks.
 
-In a conftest.py: `from boot_logs_pytest import log_dir, pytest_runtest_makereport`. A test takes
-`log_dir` and hands it to `boot.boot`.
+In a conftest.py: `from boot_fixtures import disk_dir, log_dir, pytest_runtest_makereport`.
 """
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -23,6 +23,13 @@ def log_dir(request: pytest.FixtureRequest) -> Iterator[Path]:
     yield folder
     if not request.node.stash.get(_FAILED, False):
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def disk_dir() -> Iterator[Path]:
+    """A folder for copies of disks, gone after the test in any case: pytest's tmp_path keeps three runs."""
+    with tempfile.TemporaryDirectory(prefix="tinboot-disks-") as name:
+        yield Path(name)
 
 
 @pytest.hookimpl(wrapper=True)
