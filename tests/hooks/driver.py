@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from fakeguest import FakeKernel, Guest
 from stage import runner, supervisor
+from stage.places import Places
 
 POWERED_OFF = 42
 
@@ -22,9 +23,10 @@ class EndingKernel(FakeKernel):
 
 
 def main(folder: str, deadline: int) -> None:
-    supervisor.DEFAULT_DEADLINE = runner.DEFAULT_DEADLINE = deadline
+    for module in (supervisor, runner):
+        vars(module)["DEFAULT_DEADLINE"] = deadline  # each holds the number under its own name
     guest = Guest.__new__(Guest)
-    guest.places = runner.Places(folder)
+    guest.places = Places(folder)
     kernel = EndingKernel(guest)
     if Path(folder, "unloadable").exists():
         kernel.fail["load_module"] = OSError(8, "Exec format error")

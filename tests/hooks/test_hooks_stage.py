@@ -105,7 +105,14 @@ def test_the_tests_own_trees_are_veritysetups(tmp_path: Path) -> None:
     image, verity = with_tree(erofs(129), salt)
     file = tmp_path / "image"
     file.write_bytes(image[: 129 * BLOCK])
-    tool = ["veritysetup", "format", f"--hash-offset={129 * BLOCK}", f"--salt={salt.hex()}", file, file]
+    tool = [
+        "veritysetup",
+        "format",
+        f"--hash-offset={129 * BLOCK}",
+        f"--salt={salt.hex()}",
+        str(file),
+        str(file),
+    ]
     output = subprocess.run(tool, check=True, capture_output=True, text=True).stdout
     assert verity.root_hash in output
     assert file.read_bytes()[130 * BLOCK :] == image[130 * BLOCK :]
