@@ -13,7 +13,7 @@ TYPED := tinboot initrd-hooks/stage initrd-hooks/init $(wildcard initrd-hooks/[0
 help:
 	@echo 'make smoke          set up, build, boot, verify: the whole line once'
 	@echo 'make test           set up, then every check and test, boots included'
-	@echo 'make lint           formatting, lint, types and import rules'
+	@echo 'make lint           formatting, lint and types'
 	@echo 'make unit           the tests that neither boot nor build'
 	@echo 'make bench          the measurements, as a table'
 	@echo 'make setup          only set up'
@@ -33,7 +33,6 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --scripts-are-modules $(TYPED)
-	.venv/bin/lint-imports
 
 unit: setup
 	.venv/bin/python3 -m pytest -n $(JOBS) -m 'not boot and not build'
