@@ -44,7 +44,7 @@ def test_the_answer_is_the_one_with_the_same_id(pair: tuple[Qmp, socket.socket])
 
 def test_an_error_is_told(pair: tuple[Qmp, socket.socket]) -> None:
     answer(pair[1], {"error": {"class": "CommandNotFound", "desc": "no x"}, "id": 1})
-    with pytest.raises(Unavailable, match="QMP x: .*no x"):
+    with pytest.raises(Unavailable, match=r"QMP x: .*no x"):
         pair[0].execute("x")
 
 
