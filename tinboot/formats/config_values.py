@@ -123,13 +123,7 @@ def tmpfs_options(text: str) -> str:
     for option in text.split(","):
         name, equals, value = option.partition("=")
         seen.append(name)
-        good = {
-            "size": lambda text: size(text) > 0,
-            "uid": is_count,
-            "gid": is_count,
-            "mode": lambda text: len(text) in (3, 4) and all(c in "01234567" for c in text),
-        }.get(name)
-        if not (good(value) if good else name in _MOUNT_FLAGS and not equals):
+        if not _is_mount_option(name, equals, value):
             raise ValueError(f"size=, mode=, uid=, gid=, {', '.join(_MOUNT_FLAGS)} with ',' between them")
     if len(set(seen)) != len(seen):
         raise ValueError("each option once")
@@ -217,3 +211,11 @@ def _is_relative(text: str) -> bool:
     return len(text) <= 1024 and all(
         s not in ("", ".", "..") and _is_visible(s) and ":" not in s for s in steps
     )
+
+
+def _is_mount_option(name: str, equals: str, value: str) -> bool:
+    if name == "size":
+        return size(value) > 0
+    if name == "mode":
+        return len(value) in (3, 4) and all(c in "01234567" for c in value)
+    return is_count(value) if name in ("uid", "gid") else name in _MOUNT_FLAGS and not equals
