@@ -216,8 +216,8 @@ def test_manifest_errors(made: Made, tmp_path: Path) -> None:
     [
         ([], "needs --firmware"),
         (["--json", "--harness"], "goes with --dry-run"),
-        (["--harness", "--dry-run", "--forward", "x:1"], "is not [ADDRESS:]PORT:GUEST_PORT"),
-        (["--harness", "--dry-run", "--forward", "1"], "is not [ADDRESS:]PORT:GUEST_PORT"),
+        (["--harness", "--dry-run", "--forward", "x:1"], "is not [ADDR:]PORT:PORT"),
+        (["--harness", "--dry-run", "--forward", "1"], "is not [ADDR:]PORT:PORT"),
     ],
 )
 def test_usage(made: Made, arguments: list[str], message: str) -> None:

@@ -31,13 +31,11 @@ _FILE = click.Path(path_type=Path)
 @click.option("--gpu", "gpus", multiple=True, metavar="PCI", help="PCI address of a GPU, 0000:41:00.0.")
 @click.option("--firmware", type=_FILE, metavar="FD", help="AmdSev OVMF. The production form needs one.")
 @click.option(
-    "--forward", "forwards", multiple=True, metavar="[ADDRESS:]PORT:GUEST_PORT",
-    help="Lead a TCP port of this machine into the guest. From 127.0.0.1 unless an address is given.",
+    "--forward", "forwards", multiple=True, metavar="[ADDR:]PORT:PORT",
+    help="Lead a TCP port of this machine (of 127.0.0.1 by default) to one of the guest.",
 )  # fmt: skip
 @click.option("--harness", is_flag=True, help="Emulate: no SEV-SNP, no GPU, runs on any machine.")
-@click.option(
-    "--qemu", "program", default=QEMU, show_default=True, metavar="PROGRAM", help="The QEMU to run."
-)
+@click.option("--qemu", "program", default=QEMU, metavar="PROGRAM", help=f"The QEMU to run, if not {QEMU}.")
 @click.option("--dry-run", is_flag=True, help="Print the arguments, one a line, and start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print form and arguments as JSON.")
 def command(
@@ -110,7 +108,7 @@ def _forward(text: str) -> Forward:
     if len(parts) == 2:
         parts.insert(0, "127.0.0.1")
     if len(parts) != 3 or not all(p.isascii() and p.isdigit() and len(p) <= 5 for p in parts[1:]):
-        raise click.BadParameter(f"{text!r} is not [ADDRESS:]PORT:GUEST_PORT", param_hint="--forward")
+        raise click.BadParameter(f"{text!r} is not [ADDR:]PORT:PORT", param_hint="--forward")
     return Forward(parts[0], int(parts[1]), int(parts[2]))
 
 
