@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stage.kernel import Kernel
-from stage.places import Places
-from tinboot.formats.bootlog import Passed
-from tinboot.formats.cmdline import CommandLine
-
 if TYPE_CHECKING:  # so that PID 1 does without YAML, and 10-config imports it under a deadline
+    from stage.kernel import Kernel
+    from stage.places import Places
+    from tinboot.formats.bootlog import Passed
+    from tinboot.formats.cmdline import CommandLine
     from tinboot.formats.config import Config
 
 

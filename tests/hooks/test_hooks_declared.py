@@ -32,6 +32,10 @@ def tree(path: Path) -> ast.Module:
 
 
 def imports(module: ast.Module) -> Iterator[str]:
+    """Modules imported at run time: not those that only name types."""
+    for at in ast.walk(module):
+        if isinstance(at, ast.If) and ast.unparse(at.test) == "TYPE_CHECKING":
+            at.body = []
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -53,7 +57,7 @@ def reachable(path: Path) -> set[Path]:
         for name in imports(tree(at)):
             base = FOLDER if name.startswith("stage") else ROOT
             file = base.joinpath(*name.split(".")).with_suffix(".py")
-            if file.exists() and file.name != "state.py":  # which only names types
+            if file.exists():
                 waiting.append(file)
     return found
 
