@@ -22,6 +22,7 @@ from rich.progress import (
 
 from tinboot.builder import weights_source, wrap, wrap_check
 from tinboot.builder.output import Stopped, stoppable
+from tinboot.builder.tools import find_tool
 from tinboot.cli.progress import Progress as Lines
 from tinboot.cli.progress import progress
 from tinboot.formats.verity import VolumeRef, parse_volume_ref
@@ -97,6 +98,8 @@ def _wrap(source: Path, repo: str, output: Path | None, force: bool, jobs: int |
     content = weights_source.scan(source)
     for name in content.excluded:
         click.echo(f"left out: {name} ({weights_source.EXCLUDED[name]})", err=True)
+    if find_tool("mkfs.erofs").origin == "host":
+        click.echo("note: without the tools tree the host's mkfs.erofs decides the bytes", err=True)
     with _shown() as show:
         made = wrap.wrap(content, repo, out, jobs=jobs, force=force, progress=show)
     tools = ", ".join(f"{name} {version}" for name, version in made.tools.items())
