@@ -44,13 +44,13 @@ def choose(kernel: Path, verdicts: Path) -> str:
         file.seek(0)
         known = file.read()
         if known not in ("kvm", "tcg"):
-            known = "kvm" if probe(kernel, "kvm") else "tcg"
+            known = "kvm" if probe(kernel, "kvm", PROBE_SECONDS) else "tcg"
             file.truncate(0)
             file.write(known)
     return known
 
 
-def probe(kernel: Path, accel: str, *, seconds: float = PROBE_SECONDS) -> bool:
+def probe(kernel: Path, accel: str, seconds: float) -> bool:
     """Boots `kernel` with an initrd of one tiny program; True if that program's line comes in time."""
     with tempfile.TemporaryDirectory(prefix="tinboot-probe-") as name:
         folder = Path(name)

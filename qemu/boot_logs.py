@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent / "build" / "boot-logs"
 
 
 @contextmanager
-def kept_on_failure(name: str, root: Path = ROOT) -> Iterator[Path]:
+def kept_on_failure(name: str, root: Path) -> Iterator[Path]:
     """An empty folder for logs. An exception keeps it and is told where; else it goes."""
     folder = empty(name, root)
     try:

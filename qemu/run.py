@@ -32,7 +32,7 @@ POWER_OFF_SECONDS = 60.0  # emulated systemd stopping a handful of units takes a
 @click.option("--deadline", default=DEADLINE, show_default=True, help="Seconds until the guest must be up.")
 def command(build_dir: Path, volumes: tuple[str, ...], deadline: float) -> None:
     """Boot the build in BUILD_DIR under emulation and power it off again."""
-    with kept_on_failure(f"run-{build_dir.resolve().name}") as folder:
+    with kept_on_failure(f"run-{build_dir.resolve().name}", ROOT) as folder:
         result = run(build_dir, volumes, deadline, folder)
         if result.outcome in (Outcome.HALTED, Outcome.PANICKED):
             raise Refused(f"the guest {result.outcome.value}: {result.event.text}")
