@@ -10,7 +10,6 @@ manifest.json                what all of it is (tinboot/formats/manifest.py)
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
@@ -29,7 +28,7 @@ _FROM_IMAGE = ("kernel", "initrd", "root", "kernel.cdx.json", "initrd.cdx.json",
 
 
 def read_config(path: Path) -> tuple[bytes, config.Config]:
-    """The config's bytes and meaning. Raises `Malformed` with file and line, `Unavailable` if not readable."""
+    """The config's bytes and meaning. Raises `Malformed` with file and line, `Unavailable` if unreadable."""
     try:
         with path.open("rb") as file:
             data = file.read(configdisk.LIMIT + 1)
@@ -113,7 +112,7 @@ def _replace(made: Path, final: Path) -> None:
     former = final.with_name(f".{final.name}.former")
     if final.exists():
         final.replace(former)
-    os.mkdir(final)
+    final.mkdir()
     made.replace(final)
     made.mkdir()  # `output.scratch` removes what it made
     shutil.rmtree(former, ignore_errors=True)

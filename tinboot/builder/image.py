@@ -9,13 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import hashtree, initrd, sbom
+from tinboot.builder import hashtree, initrd, output, sbom
 from tinboot.builder.lockfile import Lock
 from tinboot.builder.mkosi import Mkosi, Report
 from tinboot.builder.recipe import Recipe
@@ -27,6 +26,9 @@ from tinboot.formats.manifest import Package
 _FROM_MKOSI = {"kernel.vmlinuz": "kernel", "root.root.raw": "root", "kernel.config": "kernel.config"}
 
 _IMAGES = ("kernel", "initrd", "root")
+
+#: The interpreter of each distribution's release, which the finalize scripts find by themselves.
+PYTHON = {"debian": "python3.13", "ubuntu": "python3.12"}
 
 #: The UUID in the root's verity superblock, which nothing reads; the same as mkosi's Seed= for the root.
 _ROOT_UUID = "7f2c1d54-0b5a-4a1e-9d55-3d2f6f0c9a01"
@@ -55,30 +57,29 @@ def build(recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, images: Pat
     """The image of `recipe`, from the cache in `images` if it is there.
 
     `tools`: the tools tree; `packages`: a folder with the lock's files. Raises `Unavailable` if mkosi
-    fails, with the end of its output and the place of the rest.
+    fails, with the end of its output and the place of the rest, `Refused` for a path it would split.
     """
+    for folder in (recipe.repository, images):
+        if any(c.isspace() or c in ":,%" for c in str(folder)):
+            raise Refused(
+                f"mkosi cannot take {str(folder)!r}: a space, colon, comma or percent sign is in it",
+                "move the checkout, or name another folder with TINBOOT_BUILD",
+            )
     final = images / f"{recipe.name}-{recipe.digest(mkosi.version)[:16]}"
     images.mkdir(parents=True, exist_ok=True)
     with _alone(images / f".{recipe.name}.lock"):
         if not final.exists():
-            partial = final.with_name(final.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            log = images / f"{recipe.name}.log"
-            try:
-                _run(recipe, mkosi, tools, packages, partial, log, report)
-                _complete(recipe, partial)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
-            partial.replace(final)
+            with output.scratch(final) as scratch:
+                _run(recipe, mkosi, tools, packages, scratch, images / f"{recipe.name}.log", report)
+                _complete(recipe, scratch / "mkosi", scratch / "image")
+                (scratch / "image").replace(final)
     return Image.read(final)
 
 
 def _run(
-    recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, output: Path, log: Path, report: Report
+    recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, scratch: Path, log: Path, report: Report
 ) -> None:
-    scratch = output / "scratch"
+    """mkosi's outputs, under its names, into `scratch`/mkosi."""
     options = [
         f"--directory={recipe.repository}",
         f"--distribution={recipe.distribution}",
@@ -86,34 +87,26 @@ def _run(
         f"--tools-tree={tools}",
         f"--package-directory={packages}",
         f"--package-cache-directory={scratch / 'cache'}",
-        f"--output-directory={output}",
+        f"--output-directory={scratch / 'mkosi'}",
     ]
-    (scratch / "cache").mkdir(parents=True)
+    (scratch / "cache").mkdir()
     mkosi.build(options, sources="", scratch=scratch, log=log, network=False, report=report)
 
 
-def _complete(recipe: Recipe, folder: Path) -> None:
-    """From mkosi's outputs to ours: names, nodes in the initrd, hash tree behind the root, SBOMs."""
+def _complete(recipe: Recipe, made: Path, folder: Path) -> None:
+    """From mkosi's outputs in `made` to an image: nodes in the initrd, hash tree behind the root, SBOMs."""
+    folder.mkdir()
     for theirs, ours in _FROM_MKOSI.items():
-        (folder / theirs).replace(folder / ours)
-    images = recipe.repository / "mkosi.images"
-    python = {"debian": "python3.13", "ubuntu": "python3.12"}[recipe.distribution]
-    (folder / "initrd.made").write_bytes(
-        initrd.finish(folder / "initrd.cpio.zst", [images / "initrd/inventory"], {"python": python, "triplet": "x86_64-linux-gnu"})
-    )
-    (folder / "initrd").unlink()
-    (folder / "initrd.made").replace(folder / "initrd")
+        (made / theirs).replace(folder / ours)
+    lists = [recipe.repository / "mkosi.images/initrd/inventory"]
+    values = {"python": PYTHON[recipe.distribution], "triplet": "x86_64-linux-gnu"}
+    (folder / "initrd").write_bytes(initrd.finish(made / "initrd.cpio.zst", lists, values))
     opened = _append_tree(folder / "root", f"tinboot-root@{recipe.name}")
-    packages = _packages(folder, recipe.lock())
     for image in _IMAGES:
-        sbom.write(folder / f"{image}.dpkg-status", folder / f"{image}.cdx.json", recipe, image)
+        sbom.write(made / f"{image}.dpkg-status", folder / f"{image}.cdx.json", recipe, image)
+    packages = _packages(made, recipe.lock())
     fields = {"verity": opened._asdict(), "packages": [package._asdict() for package in packages]}
     (folder / "image.json").write_text(json.dumps(fields, indent=1) + "\n", "utf-8")
-    wanted = {"kernel", "initrd", "root", "kernel.config", "image.json"}
-    wanted |= {f"{image}.cdx.json" for image in _IMAGES}
-    for path in folder.iterdir():
-        if path.name not in wanted:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in folder.iterdir():
         path.chmod(0o644)
 

@@ -123,7 +123,9 @@ def _normalise(path: Path, mode: int) -> None:
 
 
 def _own(path: Path) -> None:
-    os.chown(path, 0, 0, follow_symlinks=False)
+    # In an unprivileged mkosi every file is the caller's until it is packed, and becomes root's then.
+    if os.geteuid() == 0:
+        os.chown(path, 0, 0, follow_symlinks=False)
 
 
 def main(arguments: list[str]) -> None:

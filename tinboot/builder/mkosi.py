@@ -18,6 +18,9 @@ _WORKSPACE = 3 << 30
 Report = Callable[[str], None]
 
 
+_RENAMED = b"as they are located on different devices, falling back to copying"
+
+
 @dataclass(frozen=True, slots=True)
 class Mkosi:
     """How mkosi is started: argument list, environment beyond ours, and its version."""
@@ -36,7 +39,7 @@ class Mkosi:
         network: bool,
         report: Report,
     ) -> None:
-        """`mkosi OPTIONS build`, with apt sources `sources`: "" leaves only package directories, None mkosi's own.
+        """`mkosi OPTIONS build`. `sources`: apt's; "" leaves only package directories, None mkosi's own.
 
         `scratch`: an empty folder for everything that is not output. Raises `Unavailable` with the end
         of mkosi's output; the whole of it is in `log`.
@@ -67,6 +70,8 @@ class Mkosi:
         ):
             assert process.stdout is not None  # noqa: S101 - asked for above
             for line in process.stdout:
+                if _RENAMED in line:
+                    continue  # memory and disk are different devices; true of every output, of no interest
                 file.write(line)
                 if line.startswith("‣".encode()):
                     report(line.decode(errors="replace").removeprefix("‣").strip())

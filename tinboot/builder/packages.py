@@ -40,7 +40,8 @@ def fetch(
 ) -> None:
     """Fills `folder` with exactly the files of `lock`; anything else in it is removed.
 
-    `mirrors`: archive kind, as `Package.archive` names it, to URIs in the order to try them. `progress(done, total)` in packages.
+    `mirrors`: archive kind, as `Package.archive` names it, to URIs in the order to try them.
+    `progress(done, total)` in packages.
     Raises `Unavailable` naming each package that neither mirror nor `fallback` has.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,7 @@ def image_options(name: str) -> list[str]:
 def download(
     mkosi: Mkosi, options: list[str], sources: str | None, folder: Path, report: Report
 ) -> list[Path]:
-    """Runs a networked mkosi build in `folder` and gives the packages that it fetched; the rest is thrown away.
+    """Runs a networked mkosi build in `folder`, for the packages that it fetches.
 
     `sources`: apt sources, or None for mkosi's own.
     """

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from tinboot.builder import assemble, image, places, prepare, recipe
-from tinboot.cli.setup import default_distribution, distribution_option
 from tinboot.cli.progress import progress
+from tinboot.cli.setup import default_distribution, distribution_option
 from tinboot.formats.manifest import Manifest
 
 
