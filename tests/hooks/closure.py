@@ -1,10 +1,11 @@
-"""Prints every file that the initrd's Python opens for runner, hooks and formats: the list to ship.
+"""Prints every file that the initrd's Python opens for runner, hooks and formats: what it must hold.
 
-    python3.13 -ISEB tests/hooks/closure.py REPOSITORY
+    python3.13 -ISEB tests/hooks/closure.py REPOSITORY [FOLDER OF PYYAML]
 
-Run it in the interpreter of the image's distribution. OpenSSL's and libyaml's extensions are blocked, as
-they are absent there. Files of the repository come as paths in it, all others as absolute paths; what is
-builtin or frozen in the interpreter needs no file, but for os.py, by which it finds its library.
+Run it in the interpreter of the image's distribution. As in the image, OpenSSL's and libyaml's extensions
+are absent, and so is PyYAML's own __init__, which imports all of it. Files of the repository come as paths
+in it, PyYAML's as paths beside it, others as absolute paths; what is builtin or frozen in the interpreter
+needs no file, but for os.py, by which it finds its library.
 """
 
 # ruff: noqa: PTH100, PTH118, PTH208 (pathlib is not in the initrd; imported here, it would be in the answer)
@@ -12,13 +13,16 @@ builtin or frozen in the interpreter needs no file, but for os.py, by which it f
 import os
 import sys
 
-BLOCKED = ("_hashlib", "_ssl", "_yaml")
+ABSENT = ("_hashlib", "_ssl", "_yaml")
 
 
-def main(repository: str) -> None:
-    sys.path += [os.path.join(repository, "initrd-hooks"), repository, "/usr/lib/python3/dist-packages"]
-    for name in BLOCKED:
+def main(repository: str, packages: str = "/usr/lib/python3/dist-packages") -> None:
+    sys.path += [os.path.join(repository, "initrd-hooks"), repository]
+    for name in ABSENT:
         sys.modules[name] = None  # type: ignore[assignment]  # what the import system takes for absent
+    bare = type(sys)("yaml")
+    bare.__path__ = [os.path.join(packages, "yaml")]
+    sys.modules["yaml"] = bare
     exercise(os.path.join(repository, "initrd-hooks"))
     files = {os.path.abspath(os.__file__)}
     for name, module in sys.modules.items():
@@ -26,7 +30,7 @@ def main(repository: str) -> None:
         if name != "__main__" and spec is not None and spec.has_location:
             files.add(os.path.abspath(spec.origin))
     for path in sorted(files):
-        print(path.removeprefix(os.path.abspath(repository) + "/"))
+        print(path.removeprefix(packages + "/").removeprefix(os.path.abspath(repository) + "/"))
 
 
 def exercise(folder: str) -> None:
@@ -47,4 +51,4 @@ def exercise(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
