@@ -305,7 +305,6 @@ def test_an_existing_output_is_not_touched(tree: Path, tmp_path: Path, present: 
 
 def test_sidecar_tells_what_the_volume_is(tree: Path, tmp_path: Path) -> None:
     volume = wrapped(tree, tmp_path / "out.mpk")
-    content = (tmp_path / "out.mpk").read_bytes()
     assert json.loads((tmp_path / "out.mpk.json").read_text()) == {
         "repo": REPO,
         "mpk": str(volume.ref),
@@ -313,8 +312,7 @@ def test_sidecar_tells_what_the_volume_is(tree: Path, tmp_path: Path) -> None:
         "hash_offset": volume.ref.hash_offset,
         "uuid": uuid_for(REPO),
         "salt": sha256(REPO.encode()).hexdigest(),
-        "size": len(content),
-        "sha256": sha256(content).hexdigest(),
+        "size": (tmp_path / "out.mpk").stat().st_size,
         "files": len(SIZES) + 4,
         "tools": {"mkfs.erofs": version(find_tool("mkfs.erofs"))},
     }

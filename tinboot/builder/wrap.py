@@ -6,7 +6,6 @@ The image is what `mkfs.erofs --all-root -T0 -U<uuid> OUT DIR` makes of a plain 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import uuid as uuids
@@ -15,14 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from tinboot.builder import hashtree
 from tinboot.builder.output import exists_already, publish, scratch, sync, unavailable, write_whole
 from tinboot.builder.tools import find_tool, version
 from tinboot.builder.weights_image import write_image
 from tinboot.builder.weights_source import Source
-from tinboot.formats.errors import Unavailable
 from tinboot.formats.verity import VolumeRef, salt_for
 
 #: Called with the stage, the bytes done and the bytes to do (an estimate in "file system").
@@ -33,13 +30,16 @@ FILE_SYSTEM, HASH_TREE = "file system", "hash tree"
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A finished volume. `size` and `sha256` are the whole file's; `tools` maps a program to its version."""
+    """A finished volume. `size` is the whole file's; `tools` maps a program to its version.
+
+    There is no SHA-256 of the file: root hash, salt and UUID determine every byte of it, and it could only be
+    had in one sequential run, which takes longer than the tree on all CPUs.
+    """
 
     identity: str
     ref: VolumeRef
     salt: str
     size: int
-    sha256: str
     files: int
     tools: dict[str, str]
 
@@ -53,7 +53,6 @@ class Volume:
             "uuid": self.ref.uuid,
             "salt": self.salt,
             "size": self.size,
-            "sha256": self.sha256,
             "files": self.files,
             "tools": self.tools,
         }
@@ -127,49 +126,21 @@ def make(
     try:
         write_image(content, uuid, mkfs, made, folder / "tree", report(FILE_SYSTEM, content.size))
         size = made.stat().st_size
-        with alongside(made, size) as digest:
+        with _written_back(made):
             verity = hashtree.append_tree(
                 made, salt_for(identity), uuid, jobs=jobs, progress=report(HASH_TREE, size)
             )
-            sha256 = digest()
     except OSError as error:
         raise unavailable(error, made.parent) from error
     ref = VolumeRef(verity.root_hash, size, uuid)
-    volume = Volume(identity, ref, verity.salt, made.stat().st_size, sha256, len(content.files), tools)
+    volume = Volume(identity, ref, verity.salt, made.stat().st_size, len(content.files), tools)
     return made, volume
 
 
 @contextmanager
-def alongside(made: Path, size: int) -> Iterator[Callable[[], str]]:
-    """While the hash tree of `size` bytes is made or checked: syncs the file, and hashes it front to back.
-
-    Yields what to call when the tree is there: it returns the SHA-256 of the whole file, in hex. Both
-    threads do their work outside the interpreter's lock.
-    """
-    stop = Event()
-    state = hashlib.sha256()
-
-    def feed(start: int, end: int) -> None:
-        with made.open("rb", buffering=0) as file:
-            file.seek(start)
-            while start < end and not stop.is_set():
-                data = file.read(min(1 << 20, end - start))
-                if not data:
-                    raise Unavailable(f"{made} became shorter while it was being read")
-                state.update(data)
-                start += len(data)
-
-    with ThreadPoolExecutor(2) as threads:
+def _written_back(made: Path) -> Iterator[None]:
+    """Sends the file's data to the disk meanwhile; after the hash tree that would take its time again."""
+    with ThreadPoolExecutor(1) as threads:
         synced = threads.submit(sync, made)
-        fed = threads.submit(feed, 0, size)
-
-        def digest() -> str:
-            synced.result()
-            fed.result()
-            feed(size, made.stat().st_size)
-            return state.hexdigest()
-
-        try:
-            yield digest
-        finally:
-            stop.set()
+        yield
+        synced.result()

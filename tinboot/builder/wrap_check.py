@@ -18,7 +18,6 @@ from tinboot.builder.wrap import (
     HASH_TREE,
     Progress,
     Volume,
-    alongside,
     check_identity,
     make,
     sidecar_of,
@@ -59,7 +58,7 @@ def read_sidecar(volume: Path) -> Sidecar | None:
         raise unavailable(error, path) from error
     members = parse_object(str(path), data, 1 << 20)
     fields: dict[str, str | int | dict[str, str]] = {"repo": members.text("repo", 1024)}
-    fields |= {name: members.text(name) for name in ("mpk", "root_hash", "uuid", "salt", "sha256")}
+    fields |= {name: members.text(name) for name in ("mpk", "root_hash", "uuid", "salt")}
     fields |= {name: members.integer(name, 1, 1 << 62) for name in ("hash_offset", "size", "files")}
     fields["tools"] = _tools(members.record("tools"))
     members.end()
@@ -127,10 +126,8 @@ def _check_file(
         if progress:
             progress(HASH_TREE, done, expect.hash_offset)
 
-    with alongside(volume, size) as digest:
-        verity = Verity(expect.root_hash, salt, head.blocks)
-        hashtree.verify_tree(volume, verity, uuid, jobs=jobs, progress=report)
-        sha256 = digest()
+    verity = Verity(expect.root_hash, salt, head.blocks)
+    hashtree.verify_tree(volume, verity, uuid, jobs=jobs, progress=report)
     if head.uuid != uuid:
         raise Mismatch(f"{volume}: the file system has the UUID {head.uuid}; that of {identity} is {uuid}")
     fd = os.open(volume, os.O_RDONLY)
@@ -138,7 +135,7 @@ def _check_file(
         files = sum(stat.S_ISREG(node.mode) for node in erofs_tree.read_tree(fd))
     finally:
         os.close(fd)
-    found = Volume(identity, expect, salt, size, sha256, files, sidecar.tools if sidecar else {})
+    found = Volume(identity, expect, salt, size, files, sidecar.tools if sidecar else {})
     for name, value in found.fields().items():
         if sidecar is not None and sidecar.fields[name] != value:
             raise Mismatch(f"{sidecar.path}: {name} is {sidecar.fields[name]}; the volume's is {value}")
