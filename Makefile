@@ -1,7 +1,6 @@
 # Two commands on a fresh machine: `make smoke` shows the main job, `make test` passes the tests. Both set up
 # what they need first (setup.sh), which takes about half a second when there is nothing to do.
 
-PYTHON := .venv/bin/python3 -I
 # workers of pytest: a boot test uses one core
 JOBS := 2
 # what mypy checks; the programs of the hooks have no suffix, so they are named
@@ -42,9 +41,9 @@ bench: setup
 
 # uv resolves for every Python and platform at once, which pip does not; it is used for this alone
 requirements: setup
-	$(PYTHON) -m venv build/uv
+	.venv/bin/python3 -I -m venv build/uv
 	build/uv/bin/python3 -I -m pip --disable-pip-version-check install --quiet uv
-	build/uv/bin/uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --upgrade \
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --upgrade \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make requirements' \
 		pyproject.toml --output-file requirements.lock
 
