@@ -129,3 +129,13 @@ def test_docs_state_the_deadlines() -> None:
     assert f"{supervisor.DEFAULT_DEADLINE} seconds a hook, {volumes} for `30-volumes`" in page
     assert f"{modules} for loading the modules" in page
     assert len(supervisor.DEADLINES) == 2
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_reads_no_wall_clock(path: Path) -> None:
+    used = {
+        node.attr
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time"
+    }
+    assert used <= {"monotonic"}
