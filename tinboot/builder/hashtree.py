@@ -20,7 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, set_forkserver_preload
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
@@ -42,6 +42,13 @@ _CHUNK_BLOCKS = 32 * PER_BLOCK  # 16 MiB, a whole number of leaf blocks
 
 #: Up to this many chunks the start of processes (about 60 ms) costs more than they win.
 _INLINE_CHUNKS = 4
+
+
+def prepare(size: int) -> None:
+    """Starts what `append_tree` starts its processes from, while the caller still makes the `size` bytes."""
+    if size > _INLINE_CHUNKS * _CHUNK_BLOCKS * BLOCK:
+        set_forkserver_preload(["__main__", __name__])
+        forkserver.ensure_running()
 
 
 def append_tree(

@@ -123,6 +123,7 @@ def make(
     def report(stage: str, total: int) -> Callable[[int], None] | None:
         return progress and (lambda done: progress(stage, min(done, total), total))
 
+    hashtree.prepare(content.size)
     try:
         write_image(content, uuid, mkfs, made, folder / "tree", report(FILE_SYSTEM, content.size))
         size = made.stat().st_size
