@@ -360,7 +360,7 @@ def fake_mkfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 @pytest.mark.parametrize(
     ("body", "error", "named"),
     [
-        ("echo '<E> write: No space left on device' >&2; exit 1", Unavailable, "No space left on device"),
+        ("echo '<E> write: No space left on device' >&2; exit 1", Unavailable, "no space left"),
         ("kill -9 $$", Unavailable, r"mkfs\.erofs failed \(-9\)"),
         ("true > $1", Malformed, "it ends within"),
         ("head -c 8192 /dev/zero > $1", Malformed, "EROFS magic"),

@@ -8,6 +8,7 @@ takes from the input, are set in the image: 0755 for directories and what is exe
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -28,11 +29,12 @@ Progress = Callable[[int], None]
 def write_image(
     content: Source, uuid: str, mkfs: Tool, made: Path, staging: Path, progress: Progress | None = None
 ) -> None:
-    """Writes `made`, a whole number of blocks; `staging` must not exist and is left behind.
+    """Writes `made`, a whole number of blocks; `staging`, in a private directory beside the
+    output, must not exist and is left behind.
 
     Raises Unavailable if mkfs.erofs fails or a source file changes, OSError on I/O errors.
     """
-    _require_space(content, made.parent)
+    _require_space(content, staging.parent.parent)
     copied = _stage(content, staging)
     # -x-1: extended attributes (SELinux labels, notes of a download) are no part of a model
     options = ["--quiet", "-x-1", "--all-root", "-T0", f"-U{uuid}"]
@@ -99,9 +101,10 @@ def _run(command: list[str], made: Path, progress: Progress | None) -> None:
             child.kill()
             raise
     if child.returncode:
+        if "No space left" in said:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         lines = [line.strip() for line in said.splitlines() if line.strip()]
-        hint = "free some space" if "No space left" in said else ""
-        raise Unavailable(f"mkfs.erofs failed ({child.returncode}): {' / '.join(lines[-2:])[:400]}", hint)
+        raise Unavailable(f"mkfs.erofs failed ({child.returncode}): {' / '.join(lines[-2:])[:400]}")
 
 
 def _finish_image(made: Path, uuid: str, content: Source, copied: list[SourceFile]) -> None:

@@ -132,7 +132,7 @@ def make(
                 made, salt_for(identity), uuid, jobs=jobs, progress=report(HASH_TREE, size)
             )
     except OSError as error:
-        raise unavailable(error, made.parent) from error
+        raise unavailable(error, folder.parent) from error
     ref = VolumeRef(verity.root_hash, size, uuid)
     volume = Volume(identity, ref, verity.salt, made.stat().st_size, len(content.files), tools)
     return made, volume
