@@ -53,12 +53,14 @@ def test_switches(ready: Guest) -> None:
     assert calls == [
         ("mount", f"{places.sealed}/machine-id", f"{sysroot}/etc/machine-id", "", 4096, ""),
         ("mount", "tinboot", places.sealed, "tmpfs", 32 | 1 | 2 | 4 | 8, ""),
+        ("mount", "tmpfs", f"{sysroot}/tmp", "tmpfs", 2 | 4 | 8, "mode=1777,size=25%"),
+        ("mount", "tmpfs", f"{sysroot}/var", "tmpfs", 2 | 4 | 8, "mode=0755,size=25%"),
         *(
             ("mount", f"{places.root}/{name}", f"{sysroot}/{name}", "", 8192, "")
             for name in ("dev", "proc", "sys", "run")
         ),
         ("enter", sysroot),
-        ("execute", "/usr/lib/systemd/systemd", {"TERM": "linux"}),
+        ("execute", "/usr/lib/systemd/systemd", {"TERM": "dumb"}),
     ]
 
 
