@@ -42,7 +42,7 @@ class Section(Generic[Shape]):
         self.shape = shape
         self.keys = keys
         self.refused = refused or {}
-        self._fields = {key: (fields or {}).get(key, key.replace("-", "_")) for key in keys}
+        self.fields = {key: (fields or {}).get(key, key.replace("-", "_")) for key in keys}
 
     def __call__(self, node: Node) -> Shape:
         if not isinstance(node, Mapping):
@@ -55,12 +55,12 @@ class Section(Generic[Shape]):
                 raise Refusal("config-unknown-key", detail)
         values: dict[str, object] = {}
         for key, value in node.entries.items():
-            field = self._fields[key]
+            field = self.fields[key]
             if field in values:
                 raise invalid(node.keys[key], "another key says the same: give one of them")
             values[field] = self.keys[key](value)
         defaults = self.shape._field_defaults
-        for key, field in self._fields.items():
+        for key, field in self.fields.items():
             if field not in values and field not in defaults:
                 raise invalid(node.place, f"the key {key} is missing")
         return self.shape._make({**defaults, **values}[field] for field in self.shape._fields)

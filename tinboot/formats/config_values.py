@@ -58,15 +58,11 @@ def image(text: str) -> str:
 
 
 def identity(text: str) -> str:
-    """A model's `name@revision`, as its salt was made from."""
-    name, at, revision = text.partition("@")
-    parts = [*name.split("/"), revision]
-    if (
-        not at
-        or len(text) > 256
-        or not all(p and p[0] in WORD and all(c in WORD + "._+-" for c in p) for p in parts)
-    ):
-        raise ValueError("organisation/name@revision")
+    """A model's `name@revision` in the characters that hubs allow; its volume's salt was made from it."""
+    name, _, revision = text.partition("@")
+    parts = [*name.split("/"), *revision.split("/")]
+    if len(text) > 256 or any(p in ("", ".", "..") or any(c not in WORD + "._-" for c in p) for p in parts):
+        raise ValueError("name@revision, such as organisation/model@0123abcd")
     return text
 
 

@@ -109,12 +109,10 @@ def reads_as(text: str) -> str:
         return "a boolean"
     if text in ("<<", "="):
         return "a YAML 1.1 operator"
-    body = lower[1:] if lower[0] in "+-" else lower
-    if body in _INFINITE or _is_number(body.replace("_", "")):
-        return "a number"
     if _is_date(text):
         return "a date"
-    return ""
+    body = lower[1:] if lower[0] in "+-" else lower
+    return "a number" if body in _INFINITE or _is_number(body.replace("_", "")) else ""
 
 
 def plain_ascii(text: str, most: int = 80) -> str:
