@@ -20,7 +20,6 @@ MS_BIND = 4096
 MS_MOVE = 8192
 
 _FINIT_MODULE = 313  # arch/x86/entry/syscalls/syscall_64.tbl
-_MODULE_INIT_COMPRESSED_FILE = 4  # include/uapi/linux/module.h: Debian's and Ubuntu's .ko.xz and .ko.zst
 _POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h
 _RESTART = 0x01234567
 
@@ -39,11 +38,11 @@ class Kernel:
             raise self._error(target)
 
     def load_module(self, path: str) -> None:
-        """finit_module(2) on a compressed module: no kmod, no dependency files."""
+        """finit_module(2): no kmod, no dependency files."""
         fd = os.open(path, os.O_RDONLY)
         try:
             number, descriptor = ctypes.c_long(_FINIT_MODULE), ctypes.c_int(fd)
-            if self._libc.syscall(number, descriptor, b"", ctypes.c_int(_MODULE_INIT_COMPRESSED_FILE)):
+            if self._libc.syscall(number, descriptor, b"", ctypes.c_int(0)):
                 raise self._error(path)
         finally:
             os.close(fd)
@@ -68,6 +67,8 @@ class Kernel:
         os.chdir("/")
 
     def execute(self, path: str, environment: dict[str, str]) -> NoReturn:
+        """Becomes the program at `path`, with the priority that any program has."""
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
         os.execve(path, [path], environment)  # no shell is the point
 
     def power_off(self) -> NoReturn:

@@ -18,7 +18,7 @@ from tinboot.formats.halt import Halt
 #: Seconds a step may take. A hook takes well under one; emulation on a busy machine is 20 times slower.
 DEFAULT_DEADLINE = 30
 DEADLINES = {
-    RUNNER: 60,  # loads a dozen kernel modules, each decompressed
+    RUNNER: 60,  # loads a dozen kernel modules
     "30-volumes": 90,  # up to 24 disks
 }
 

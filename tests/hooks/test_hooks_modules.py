@@ -12,7 +12,7 @@ from stage.worker import load_modules
 
 def listing(folder: Path) -> str:
     file = folder / "modules"
-    file.write_text("/usr/lib/modules/6/b.ko.xz\n/usr/lib/modules/6/a.ko.xz\n")
+    file.write_text("/usr/lib/modules/6/b.ko\n/usr/lib/modules/6/a.ko\n")
     return str(file)
 
 
@@ -22,7 +22,7 @@ def test_order(guest: Guest, tmp_path: Path, number: int) -> None:
         guest.kernel.fail["load_module"] = OSError(number, "")
     load_modules(guest.kernel, listing(tmp_path))
     paths = [call[1] for call in guest.kernel.calls]
-    assert paths == ["/usr/lib/modules/6/b.ko.xz", "/usr/lib/modules/6/a.ko.xz"]
+    assert paths == ["/usr/lib/modules/6/b.ko", "/usr/lib/modules/6/a.ko"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOEXEC, errno.EINVAL, errno.EKEYREJECTED])

@@ -6,10 +6,11 @@ import ctypes
 import os
 import pty
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from fakeguest import BLOCK, FakeKernel, Guest, erofs, with_tree
+from fakeguest import BLOCK, HOOKS, FakeKernel, Guest, erofs, with_tree
 from stage import console, devmapper, disks
 from stage.kernel import Kernel
 from stage.worker import describe
@@ -152,6 +153,18 @@ def test_kernel_reports_errors_of_the_c_library() -> None:
     with pytest.raises(OSError, match="/nowhere/at/all") as caught:
         Kernel().mount("tinboot", "/nowhere/at/all", "no-such-file-system", 0)
     assert caught.value.errno
+
+
+def test_the_roots_init_has_the_usual_priority() -> None:
+    script = (
+        "import os, sys; sys.path.append(sys.argv[1]); os.setpriority(os.PRIO_PROCESS, 0, -20)\n"
+        "from stage.kernel import Kernel\n"
+        "Kernel().execute('/usr/bin/nice', {})"
+    )
+    if os.geteuid() != 0:
+        pytest.skip("only root may raise a priority")
+    command = [sys.executable, "-c", script, str(HOOKS)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "0\n"
 
 
 def test_describe_names_the_innermost_line() -> None:
