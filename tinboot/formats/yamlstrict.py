@@ -116,8 +116,9 @@ def reads_as(text: str) -> str:
 
 
 def plain_ascii(text: str, most: int = 80) -> str:
-    """At most `most` characters of `text`, printable ASCII, without quotes around it."""
-    return ascii(text[:most])[1:-1] + ("..." if len(text) > most else "")
+    """At most `most` characters of `text`; escapes stand for what is not printable ASCII."""
+    shown = "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in text[:most])
+    return shown + ("..." if len(text) > most else "")
 
 
 def _is_number(body: str) -> bool:
@@ -128,10 +129,8 @@ def _is_number(body: str) -> bool:
     if sixtieths and first.isdecimal():
         sixtieths[-1] = sixtieths[-1].split(".")[0]
         return all(part.isdecimal() and len(part) <= 2 and int(part) < 60 for part in sixtieths)
-    digits = body.strip(".e+-")
-    return (
-        body[:1] in set(".0123456789") and body.count(".") < 2 and all(c in "0123456789.e+-" for c in digits)
-    )
+    begins = body[1:2] if body[:1] == "." else body[:1]
+    return begins.isdecimal() and body.count(".") < 2 and all(c in "0123456789.e+-" for c in body)
 
 
 def _is_date(text: str) -> bool:
