@@ -20,6 +20,8 @@ MS_BIND = 4096
 MS_MOVE = 8192
 
 _FINIT_MODULE = 313  # arch/x86/entry/syscalls/syscall_64.tbl
+_CAPBSET_DROP = 24  # include/uapi/linux/prctl.h: PR_CAPBSET_DROP
+_SYS_MODULE = 16  # include/uapi/linux/capability.h: CAP_SYS_MODULE
 _POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h
 _RESTART = 0x01234567
 
@@ -65,6 +67,11 @@ class Kernel:
         self.mount(".", "/", "", MS_MOVE)
         os.chroot(".")
         os.chdir("/")
+
+    def forgo_modules(self) -> None:
+        """What this process executes, and all that it starts, can load no kernel module any more."""
+        if self._libc.prctl(_CAPBSET_DROP, ctypes.c_ulong(_SYS_MODULE), 0, 0, 0):
+            raise self._error("CAP_SYS_MODULE")
 
     def execute(self, path: str, environment: dict[str, str]) -> NoReturn:
         """Becomes the program at `path`, with the priority that any program has."""

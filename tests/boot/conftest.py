@@ -1,4 +1,4 @@
-"""Boots of the real kernel, initrd and root. What a test changes is all that is not the production's.
+"""Boots of the real kernel, initrd and root.
 
 The image is built once and shared by all workers (tinboot's own cache and lock). Disks are copies in a
 folder that goes away; logs stay when a test fails (qemu/boot_fixtures.py).
@@ -6,154 +6,24 @@ folder that goes away; logs stay when a test fails (qemu/boot_fixtures.py).
 
 from __future__ import annotations
 
-import hashlib
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import testcpio
-from arguments import Disk, arguments
-from boot import BootResult, boot
 from boot_fixtures import disk_dir, log_dir, pytest_runtest_makereport
-from hostile_disks import config_disk
-from machine import Machine
-from serial_log import Outcome
+from guest import Guest, Wrapped, build_image, make_guest, make_volume
+from hostile_disks import Change, changed
 
-from tinboot.builder import archive, image, places, prepare, recipe, wrap
-from tinboot.builder.weights_source import scan
-from tinboot.formats import bootlog, cmdline, cpio
-from tinboot.formats.cmdline import CommandLine
-from tinboot.formats.configdisk import SERIAL
-from tinboot.formats.verity import Verity, VolumeRef, serial_for
+from tinboot.builder import image
 
 __all__ = ["disk_dir", "log_dir", "pytest_runtest_makereport"]
 
-#: What the last hook prints as it leaves the initrd (tinboot/formats/bootlog.py).
-HANDOVER = bootlog.HANDOVER_PREFIX
-
-#: Every test in this folder is one; `pytest -m "not boot"` leaves them out.
-pytestmark = pytest.mark.boot
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in this folder boots: `pytest -m "not boot"` leaves them out."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.boot)
-
-
-@dataclass(frozen=True, slots=True)
-class Wrapped:
-    """A small volume: as the config names it, and its file."""
-
-    name: str
-    repo: str
-    ref: VolumeRef
-    path: Path
-
-    @property
-    def disk(self) -> Disk:
-        return Disk(self.path, serial_for(self.ref.root_hash))
-
-
-@dataclass(frozen=True, slots=True)
-class Guest:
-    """One machine before its boot. Tests replace what they are about; `boot` starts it."""
-
-    image: image.Image
-    config: bytes
-    line: CommandLine
-    config_disk: Disk
-    root: Disk
-    volumes: tuple[Wrapped, ...]
-    log_dir: Path
-    extra_files: tuple[cpio.Entry, ...] = ()
-
-    @property
-    def cmdline(self) -> str:
-        """The production command line."""
-        return cmdline.render(self.line)
-
-    @property
-    def disks(self) -> list[Disk]:
-        """In the launcher's order."""
-        return [self.config_disk, self.root, *(volume.disk for volume in self.volumes)]
-
-    def initrd(self) -> Path:
-        """The production initrd, with `extra_files` in a second archive behind it if there are any."""
-        production = self.image.folder / "initrd"
-        if not self.extra_files:
-            return production
-        made = self.log_dir / "initrd"
-        made.write_bytes(testcpio.append(production.read_bytes(), self.extra_files))
-        return made
-
-    def boot(
-        self,
-        line: str | None = None,
-        disks: Sequence[Disk] | None = None,
-        *,
-        memory: int = 1024,
-        cpu: str = "max",
-        marker: str | None = None,
-        deadline: float = 180,
-        extra: Sequence[str] = (),
-    ) -> BootResult:
-        """Boots with the production command line and disks, or with others in their place."""
-        return boot(
-            self.image.folder / "kernel",
-            self.initrd(),
-            self.cmdline if line is None else line,
-            self.disks if disks is None else disks,
-            log_dir=self.log_dir,
-            memory=memory,
-            cpu=cpu,
-            marker=marker,
-            deadline=deadline,
-            extra=extra,
-        )
-
-    def hands_over(
-        self, line: str | None = None, disks: Sequence[Disk] | None = None, *, extra: Sequence[str] = ()
-    ) -> BootResult:
-        """Boots until the last hook makes the verified root /, and asserts that it comes to that."""
-        result = self.boot(line, disks, marker=HANDOVER, extra=extra)
-        assert result.outcome is Outcome.MARKER, result.describe()
-        assert result.halt is None, result.describe()
-        return result
-
-    def machine(self, disks: Sequence[Disk] | None = None) -> Machine:
-        """The same for a boot in steps."""
-        listed = arguments(
-            self.image.folder / "kernel",
-            self.initrd(),
-            self.cmdline,
-            self.disks if disks is None else disks,
-        )
-        return Machine(listed, log=self.log_dir / "boot.log")
-
-    def with_config(self, config: bytes, folder: Path) -> Guest:
-        """Another config, attested: its hash is on the command line."""
-        digest = hashlib.sha256(config).hexdigest()
-        disk = Disk(config_disk(config, folder), SERIAL)
-        return replace(self, config=config, line=self.line._replace(config_hash=digest), config_disk=disk)
-
-    def with_root(self, path: Path) -> Guest:
-        """Another file as the root's disk, under the serial that the command line asks for."""
-        return replace(self, root=Disk(path, self.root.serial))
-
-    def with_hook(self, name: str, source: str) -> Guest:
-        """One hook more, or another in its place."""
-        return replace(self, extra_files=(*self.extra_files, testcpio.hook(name, source)))
-
-
-def build_image(profile: str) -> image.Image:
-    """The image of this checkout, from the cache of builds."""
-    wanted = recipe.this_checkout(archive.distribution_of_machine(), profile)
-    chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
-    folder = places.build_folder() / "images"
-    return image.build(wanted, chain.mkosi, chain.tools, chain.packages, folder, lambda _: None)
 
 
 @pytest.fixture(scope="session")
@@ -170,45 +40,15 @@ def wrapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Wrapped, Wrapped]
     )
 
 
-def make_volume(folder: Path, name: str, repo: str, *, seed: int) -> Wrapped:
-    """A volume of one file of 1.2 MB, random but the same for each seed."""
-    source = folder / "model"
-    source.mkdir()
-    (source / "weights").write_bytes(random.Random(seed).randbytes(1_200_000))
-    (source / "config.json").write_text(f'{{"model_type": "{name}"}}')
-    path = folder / f"{name}.mpk"
-    made = wrap.wrap(scan(source), repo, path)
-    return Wrapped(name, repo, made.ref, path)
-
-
 @pytest.fixture
 def guest(release: image.Image, wrapped: tuple[Wrapped, Wrapped], log_dir: Path, disk_dir: Path) -> Guest:
     """A machine that boots: one CPU, no GPU, two volumes."""
     return make_guest(release, wrapped, log_dir, disk_dir)
 
 
-def make_guest(built: image.Image, volumes: tuple[Wrapped, ...], logs: Path, disks: Path) -> Guest:
-    config = make_config(volumes)
-    opened: Verity = built.verity
-    line = CommandLine(hashlib.sha256(config).hexdigest(), *opened)
-    root = Disk(built.folder / "root", serial_for(opened.root_hash))
-    return Guest(built, config, line, Disk(config_disk(config, disks), SERIAL), root, volumes, logs)
-
-
-def make_config(volumes: Sequence[Wrapped], *more: str) -> bytes:
-    """A config for these volumes; `more` are further lines."""
-    lines = ["cvm-version: 0.1.0", "cpus: 1", "memory: 1024", *more]
-    if volumes:
-        lines.append("models:")
-    for volume in volumes:
-        lines += [f"  - name: {volume.name}", f"    repo: {volume.repo}", f"    mpk: {volume.ref}"]
-    return ("\n".join(lines) + "\nshim:\n  upstream-port: 8080\n").encode()
-
-
 @pytest.fixture
 def copy(disk_dir: Path) -> Callable[..., Path]:
     """`copy(path, *changes)`: a changed copy of a disk (qemu/hostile_disks.py)."""
-    from hostile_disks import Change, changed
 
     def make(path: Path, *changes: Change) -> Path:
         return changed(path, disk_dir, *changes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Guest
+    from guest import Guest
 
 KEYS = ("config-hash", "root-hash", "root-salt", "root-blocks")
 

@@ -13,7 +13,7 @@ from hostile_disks import Append, Flip, Write, from_bytes
 from tinboot.formats import configdisk
 
 if TYPE_CHECKING:
-    from conftest import Guest
+    from guest import Guest
 
 BASE = b"cvm-version: 0.1.0\ncpus: 1\nmemory: 1024\n"
 SHIM = b"shim:\n  upstream-port: 8080\n"

@@ -58,6 +58,9 @@ class FakeKernel(Kernel):
     def enter(self, root: str) -> None:
         self._note("enter", root)
 
+    def forgo_modules(self) -> None:
+        self._note("forgo_modules")
+
     def execute(self, path: str, environment: dict[str, str]) -> NoReturn:
         self._note("execute", path, environment)
         raise Executed

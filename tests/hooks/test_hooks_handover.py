@@ -60,6 +60,7 @@ def test_switches(ready: Guest) -> None:
             for name in ("dev", "proc", "sys", "run")
         ),
         ("enter", sysroot),
+        ("forgo_modules",),
         ("execute", "/usr/lib/systemd/systemd", {"TERM": "dumb"}),
     ]
 
@@ -76,7 +77,7 @@ def test_seals(ready: Guest) -> None:
     assert sealed["machine-id"].endswith("\n")
 
 
-@pytest.mark.parametrize("call", ["mount", "enter"])
+@pytest.mark.parametrize("call", ["mount", "enter", "forgo_modules"])
 def test_fails_by_name(ready: Guest, call: str) -> None:
     ready.kernel.fail[call] = OSError(22, "Invalid argument")
     with pytest.raises(Refusal) as caught:

@@ -8,6 +8,8 @@ import signal
 import struct
 from pathlib import Path
 
+from tinboot.guest.status import say
+
 #: `struct input_event` on 64-bit Linux (include/uapi/linux/input.h): two longs of time, type, code, value.
 EVENT = struct.Struct("=qqHHi")
 
@@ -35,7 +37,7 @@ def main() -> None:
         ready, _, _ = select.select(files, [], [])
         for file in ready:
             if presses_power(os.read(file, 64 * EVENT.size)):
-                print("tinboot-power-off", flush=True)
+                say("tinboot-power-off")
                 os.kill(1, POWER_OFF)
                 return
 

@@ -6,6 +6,7 @@ tinboot-up {"boot":{...},"profile":"release","uptime_ms":9120}
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -24,13 +25,23 @@ def status_line(boot: bytes, profile: str, uptime_ms: int) -> str:
     return "tinboot-up " + json.dumps(fields, separators=(",", ":"), sort_keys=True)
 
 
+def say(line: str) -> None:
+    """One line on the console, in one write; the console does not become anybody's terminal by it.
+
+    It begins with a line feed: systemd resets the terminal at its start, in the middle of a line.
+    """
+    console = os.open("/dev/console", os.O_WRONLY | os.O_NOCTTY)
+    os.write(console, b"\n" + line.encode() + b"\n")
+    os.close(console)
+
+
 def main() -> None:
     """Prints the line; in the debug image the banner before it."""
     profile = PROFILE.read_text("ascii").strip()
     if profile != "release":
-        print(DEBUG_BANNER, flush=True)
+        say(DEBUG_BANNER)
     uptime_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-    print(status_line(BOOT.read_bytes(), profile, uptime_ms), flush=True)
+    say(status_line(BOOT.read_bytes(), profile, uptime_ms))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""Volumes: exactly those that the config names, and no disk beyond them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from arguments import Disk
+from guest import make_config, make_guest, make_volume
+from hostile_disks import Flip, Resize, from_bytes
+from readers import READ_EVERYTHING
+
+from tinboot.formats.verity import BLOCK, VolumeRef, file_blocks, level_starts
+
+if TYPE_CHECKING:
+    from guest import Guest, Wrapped
+
+Copy = Callable[..., Path]
+
+
+def other_disk(guest: Guest, volume: Wrapped, path: Path) -> list[Disk]:
+    """`path` in the place of `volume`, under its serial."""
+    return [Disk(path, volume.disk.serial) if d == volume.disk else d for d in guest.disks]
+
+
+def test_all_there(guest: Guest) -> None:
+    up = guest.boot().expect_up()
+    boot = up["boot"]
+    assert isinstance(boot, dict)
+    found = {hook["hook"]: hook["found"] for hook in boot["hooks"]}
+    assert found["30-volumes"] == {"volumes": {v.name: v.ref.root_hash for v in guest.volumes}}
+
+
+def test_order_of_the_disks_does_not_matter(guest: Guest) -> None:
+    guest.hands_over(disks=list(reversed(guest.disks)))
+
+
+def test_one_missing(guest: Guest) -> None:
+    guest.boot(disks=guest.disks[:-1]).expect_halt("volume-missing", hook="30-volumes")
+
+
+@pytest.mark.parametrize("serial", ["", "another-disk"])
+def test_an_extra_disk(guest: Guest, disk_dir: Path, serial: str) -> None:
+    extra = Disk(from_bytes(bytes(4096), disk_dir, "extra"), serial)
+    guest.boot(disks=[*guest.disks, extra]).expect_halt("disk-unexpected", hook="30-volumes")
+
+
+def test_a_volume_that_the_config_does_not_name(guest: Guest, tmp_path: Path) -> None:
+    third = make_volume(tmp_path, "gamma", "test/gamma@1", seed=3)
+    guest.boot(disks=[*guest.disks, third.disk]).expect_halt("disk-unexpected", hook="30-volumes")
+
+
+def test_two_with_one_serial(guest: Guest) -> None:
+    disks = [*guest.disks, guest.volumes[0].disk]
+    guest.boot(disks=disks).expect_halt("volume-duplicate", hook="30-volumes")
+
+
+def test_two_swapped(guest: Guest) -> None:
+    """Each under the other's serial: the root hash decides."""
+    a, b = guest.volumes
+    disks = [guest.config_disk, guest.root, Disk(a.path, b.disk.serial), Disk(b.path, a.disk.serial)]
+    guest.boot(disks=disks).expect_halt("volume-hash-mismatch", hook="30-volumes")
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["its own serial", "the new one's serial"])
+def test_an_older_revision(guest: Guest, tmp_path: Path, honest: bool) -> None:
+    older = make_volume(tmp_path, "alpha", "test/alpha@0", seed=1)
+    current = guest.volumes[0]
+    serial = older.disk.serial if honest else current.disk.serial
+    disks = [Disk(older.path, serial) if d == current.disk else d for d in guest.disks]
+    guest.boot(disks=disks).expect_halt(
+        "volume-missing" if honest else "volume-hash-mismatch", hook="30-volumes"
+    )
+
+
+def changed_reference(guest: Guest, disk_dir: Path, ref: VolumeRef) -> Guest:
+    """The config with `ref` for the first volume, attested."""
+    first, second = guest.volumes
+    return guest.with_config(make_config([replace(first, ref=ref), second]), disk_dir)
+
+
+def test_wrong_uuid(guest: Guest, disk_dir: Path) -> None:
+    first, second = guest.volumes
+    changed = changed_reference(guest, disk_dir, first.ref._replace(uuid=second.ref.uuid))
+    changed.boot().expect_halt("volume-uuid", hook="30-volumes")
+
+
+def test_wrong_hash_offset(guest: Guest, disk_dir: Path) -> None:
+    offset = guest.volumes[0].ref.hash_offset - BLOCK
+    changed_reference(guest, disk_dir, guest.volumes[0].ref._replace(hash_offset=offset)).boot().expect_halt(
+        "volume-size", hook="30-volumes"
+    )
+
+
+def test_wrong_hash_offset_and_a_disk_to_match(guest: Guest, disk_dir: Path) -> None:
+    volume = guest.volumes[0]
+    offset = volume.ref.hash_offset
+    data = volume.path.read_bytes()
+    moved = disk_dir / "moved"
+    moved.write_bytes(data[: offset - BLOCK] + data[offset:])
+    assert moved.stat().st_size == file_blocks(offset // BLOCK - 1) * BLOCK
+    changed = changed_reference(guest, disk_dir, guest.volumes[0].ref._replace(hash_offset=offset - BLOCK))
+    changed.boot(disks=other_disk(changed, volume, moved)).expect_halt(
+        "volume-block-count", hook="30-volumes"
+    )
+
+
+def test_wrong_root_hash(guest: Guest, disk_dir: Path) -> None:
+    good = guest.volumes[0].ref.root_hash
+    wrong = good[:-1] + ("0" if good[-1] != "0" else "1")
+    changed_reference(guest, disk_dir, guest.volumes[0].ref._replace(root_hash=wrong)).boot().expect_halt(
+        "volume-hash-mismatch", hook="30-volumes"
+    )
+
+
+def test_wrong_repo_is_a_wrong_salt(guest: Guest, disk_dir: Path) -> None:
+    first, second = guest.volumes
+    lying = replace(first, repo="test/alpha@2")
+    changed = guest.with_config(make_config([lying, second]), disk_dir)
+    changed.boot().expect_halt("volume-hash-mismatch", hook="30-volumes")
+
+
+def test_writable(guest: Guest, copy: Copy) -> None:
+    volume = guest.volumes[0]
+    writable = Disk(copy(volume.path), volume.disk.serial, read_only=False)
+    disks = [writable if d == volume.disk else d for d in guest.disks]
+    guest.boot(disks=disks).expect_halt("volume-writable", hook="30-volumes")
+
+
+def test_shortened(guest: Guest, copy: Copy) -> None:
+    volume = guest.volumes[0]
+    disks = other_disk(guest, volume, copy(volume.path, Resize(-BLOCK)))
+    guest.boot(disks=disks).expect_halt("volume-size", hook="30-volumes")
+
+
+def test_bit_in_the_first_block(guest: Guest, copy: Copy) -> None:
+    volume = guest.volumes[0]
+    disks = other_disk(guest, volume, copy(volume.path, Flip(2000)))
+    guest.boot(disks=disks).expect_halt("volume-data-mismatch", hook="30-volumes")
+
+
+@pytest.mark.parametrize("where", ["last data block", "leaf of the tree"])
+def test_bit_that_the_boot_does_not_read(guest: Guest, copy: Copy, where: str) -> None:
+    volume = guest.volumes[0]
+    blocks = volume.ref.hash_offset // BLOCK
+    offset = blocks * BLOCK - 1 if where == "last data block" else (level_starts(blocks)[0] + 1) * BLOCK + 3
+    disks = other_disk(guest, volume, copy(volume.path, Flip(offset)))
+    reading = guest.with_hook("35-read", READ_EVERYTHING)
+    reading.boot(disks=disks).expect_panic("dm-verity device corrupted")
+
+
+def test_no_volumes(guest: Guest, log_dir: Path, disk_dir: Path) -> None:
+    bare = make_guest(guest.image, (), log_dir, disk_dir)
+    bare.hands_over()
