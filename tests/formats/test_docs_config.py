@@ -103,7 +103,7 @@ def test_bounds() -> None:
 
 
 def test_names_every_reason() -> None:
-    for reason in ("not-utf8", "too-complex", "malformed", "unknown-key", "invalid"):
+    for reason in ("too-large", "not-utf8", "too-complex", "malformed", "unknown-key", "invalid"):
         assert f"config-{reason}" in halt.REASONS
         assert f"`config-{reason}`" in PAGE
 

@@ -12,10 +12,13 @@ from yaml.events import Event
 from yaml.parser import Parser
 from yaml.scanner import Scanner
 
+from tinboot.formats import configdisk
 from tinboot.formats.halt import Refusal
 
-#: Tinfoil's published schema has these bounds too; the document's root has depth 1.
-BYTES, DEPTH = 1 << 20, 64
+BYTES = configdisk.LIMIT
+
+#: Tinfoil's published schema has this bound too; the document's root has depth 1.
+DEPTH = 64
 
 #: What may not stand in the file: control characters but line feed and tab (a carriage return only
 #: before a line feed); the line breaks of YAML 1.1 that YAML 1.2 and editors do not break at; marks
