@@ -74,7 +74,7 @@ def without(key: str) -> str:
         (TEXT + " tinboot.root-hash=" + "d" * 64, "cmdline-duplicate", "tinboot.root-hash stands 2 times"),
         (TEXT + " tinboot.config-hash", "cmdline-duplicate", "tinboot.config-hash stands 2 times"),
         (without("tinboot.root-blocks"), "cmdline-malformed", "tinboot.root-blocks is missing"),
-        (without("tinboot.config"), "cmdline-malformed", f"word 6 is"),
+        (without("tinboot.config"), "cmdline-malformed", "word 6 is"),
         (TEXT.replace("a" * 64, "a" * 63), "cmdline-malformed", "tinboot.config-hash is 'aaa"),
         (TEXT.replace("a" * 64, "a" * 65), "cmdline-malformed", "tinboot.config-hash is 'aaa"),
         (TEXT.replace("b" * 64, "B" * 64), "cmdline-malformed", "tinboot.root-hash is 'BBB"),
