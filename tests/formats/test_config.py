@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinboot.formats import config_container, config_schema, launchspec, verity
+from tinboot.builder import wrap
+from tinboot.formats import config_container, config_schema, config_values, launchspec, verity
 from tinboot.formats.config import Config, load
 from tinboot.formats.config_container import Healthcheck, Variable
 from tinboot.formats.halt import Refusal
@@ -128,6 +129,18 @@ def test_24_models_and_64_containers_load() -> None:
     many = [f"  - {{name: c{n}, image: '{IMAGE}'}}\n" for n in range(65)]
     assert len(load(machine("containers:\n" + "".join(many[:64])).encode()).containers) == 64
     assert refusal(machine("containers:\n" + "".join(many))).endswith("65 entries, expected at most 64")
+
+
+@given(st.text("aZ0./@_- +", max_size=8))
+def test_takes_the_identities_that_wrap_makes(text: str) -> None:
+    """Salt and UUID come from it, so `tinboot wrap` and the config have to mean the same."""
+    try:
+        wrap.check_identity(text)
+    except ValueError:
+        with pytest.raises(ValueError, match="name@revision"):
+            config_values.identity(text)
+    else:
+        assert config_values.identity(text) == text
 
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)

@@ -47,6 +47,8 @@ def container(rest: str = "", before: str = "") -> str:
         ("restart: never", ".restart: 'never', expected no or always"),
         ("command: [1]", ".command[0]: 1 reads as a number, expected a string; quote it: '1'"),
         ("command: [a, ]", None),
+        ("command: [[a]]", ".command[0]: a list, expected a string"),
+        ("user: app", None),
         ("command: sh", ".command: 'sh', expected a list"),
         ('command: ["\\e"]',
          ".command[0]: '\\x1b', expected at most 131071 characters, no control characters"),
