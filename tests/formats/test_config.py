@@ -84,7 +84,7 @@ def test_the_whole_example() -> None:
 def test_values_have_the_types_that_are_declared() -> None:
     """The schema's tables are read without static types; this holds them to the tuples' annotations."""
     seen: set[type] = set()
-    pending: list[object] = [load(WHOLE.encode()), config_schema.CvmSource("a", "https://b")]
+    pending: list[object] = [load(WHOLE.encode()), config_schema.CvmSource("a", "https://example.com")]
     foreign = {verity.VolumeRef}
     while pending:
         value = pending.pop()
