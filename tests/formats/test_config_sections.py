@@ -195,7 +195,7 @@ def test_other_sections(rest: str, expected: str) -> None:
         ("{upstream-port: 1, paths: [/a/../b]}", ".paths[0]: '/a/../b', expected a path without '.', '..'"),
         ("{upstream-port: 1, paths: [/a%2e]}", ".paths[0]: '/a%2e', expected a path without"),
         ("{upstream-port: 1, paths: [/a, /a]}", ".paths[1]: stands twice, first at [0]"),
-        ("{upstream-port: 1, origins: ['https://a.test/b']}", ".origins[0]: 'https://a.test/b', expected an origin"),
+        ("{upstream-port: 1, origins: ['https://a.test/b']}", ".origins[0]: 'https://a.test/b', expected"),
         ("{upstream-port: 1, atc: 'https://example.com b'}", ".atc: 'https://example.com b', expected an https://"),
         ("{upstream-port: 1, rate-limit: 0}", ".rate-limit: '0', expected a decimal number up to 1000000"),
         ("{upstream-port: 1, rate-limit: 1.2345}", ".rate-limit: '1.2345', expected a decimal number"),
