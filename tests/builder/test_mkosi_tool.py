@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tinboot.builder import archive, mkosi_tool, places
+from tinboot.builder.mkosi import Mkosi
 from tinboot.formats.errors import Unavailable
 
 MODULE = "usr/lib/python3/dist-packages/mkosi/__main__.py"
@@ -39,7 +40,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def run(tool: mkosi_tool.MkosiTool) -> str:
+def run(tool: Mkosi) -> str:
     done = subprocess.run(
         [*tool.command, "--version"], env=tool.environment, check=True, capture_output=True, text=True
     )

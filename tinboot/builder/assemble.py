@@ -9,7 +9,10 @@ manifest.json                what all of it is (tinboot/formats/manifest.py)
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -23,6 +26,9 @@ from tinboot.formats.halt import Refusal
 
 #: The second that every time stamp in an image is; mkosi.conf's SourceDateEpoch=, and a test compares.
 SOURCE_DATE_EPOCH = 1756857600
+
+#: renameat2(2): relative to the current folder; swap the two names (linux/fcntl.h, linux/fs.h).
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 _FROM_IMAGE = ("kernel", "initrd", "root", "kernel.cdx.json", "initrd.cdx.json", "root.cdx.json")
 
@@ -49,6 +55,7 @@ def assemble(path: Path, image: Image, recipe: Recipe, mkosi: Mkosi, final: Path
     A former build at `final` is replaced; anything else there is refused.
     """
     data, parsed = read_config(path)
+    check_output(final)
     line = cmdline.CommandLine(hashlib.sha256(data).hexdigest(), *image.verity)
     opened = image.verity
     described = manifest.Manifest(
@@ -72,22 +79,32 @@ def assemble(path: Path, image: Image, recipe: Recipe, mkosi: Mkosi, final: Path
         ),
         source_date_epoch=SOURCE_DATE_EPOCH,
     )
-    if final.exists() and not (final / manifest.FILE).exists():
-        raise Refused(
-            f"{final} is there and is no build", "choose another folder with --output, or remove it"
-        )
-    with output.scratch(final) as folder:
+    with output.scratch(final) as scratch:
+        folder = scratch / "build"
         try:
+            folder.mkdir(mode=0o755)
             for name in _FROM_IMAGE:
                 _link(image.folder / name, folder / name)
             (folder / "config.yml").write_bytes(data)
             (folder / manifest.CONFIG_DISK).write_bytes(configdisk.pad(data))
             (folder / "cmdline").write_text(described.command_line, "ascii")
             (folder / manifest.FILE).write_bytes(described.dump())
+            for made in folder.iterdir():
+                output.sync(made)
             _replace(folder, final)
         except OSError as error:
             raise output.unavailable(error, final) from error
     return described
+
+
+def check_output(final: Path) -> None:
+    """`Refused` if something else than a build is there, `Unavailable` if nothing can be made there."""
+    if os.path.lexists(final) and not (final / manifest.FILE).exists():
+        raise Refused(
+            f"{final} is there and is no build", "choose another folder with --output, or remove it"
+        )
+    with output.scratch(final):
+        pass
 
 
 def _artefact(folder: Path, name: str) -> manifest.Artefact:
@@ -107,12 +124,28 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _replace(made: Path, final: Path) -> None:
-    """Renames the folder into place; the former one is moved aside first and goes last."""
+    """Gives the folder its final name in one step; a former build stands in `made` afterwards."""
     made.chmod(0o755)
-    former = final.with_name(f".{final.name}.former")
-    if final.exists():
-        final.replace(former)
-    final.mkdir()
-    made.replace(final)
-    made.mkdir()  # `output.scratch` removes what it made
-    shutil.rmtree(former, ignore_errors=True)
+    if not os.path.lexists(final):
+        made.rename(final)
+    elif not _exchange(made, final):
+        # a file system that cannot exchange two names: for a moment there is none
+        former = made.with_name("former")
+        final.rename(former)
+        try:
+            made.rename(final)
+        except BaseException:
+            former.rename(final)
+            raise
+    output.sync(final.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two names; False where the file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(number, os.strerror(number), str(other))

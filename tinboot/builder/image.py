@@ -6,15 +6,12 @@ An image is cached in `build/images/<name>-<digest of its recipe>/` and is indep
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import hashtree, initrd, output, sbom
+from tinboot.builder import cache, hashtree, initrd, output, sbom
 from tinboot.builder.lockfile import Lock
 from tinboot.builder.mkosi import Mkosi, Report
 from tinboot.builder.recipe import Recipe
@@ -26,6 +23,9 @@ from tinboot.formats.manifest import Package
 _FROM_MKOSI = {"kernel.vmlinuz": "kernel", "root.root.raw": "root", "kernel.config": "kernel.config"}
 
 _IMAGES = ("kernel", "initrd", "root")
+
+#: Images of one name that stay: one of 60 MB for each state of the recipe that is worked on.
+_KEPT = 4
 
 #: The interpreter of each distribution's release, which the finalize scripts find by themselves.
 PYTHON = {"debian": "python3.13", "ubuntu": "python3.12"}
@@ -66,13 +66,17 @@ def build(recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, images: Pat
                 "move the checkout, or name another folder with TINBOOT_BUILD",
             )
     final = images / f"{recipe.name}-{recipe.digest(mkosi.version)[:16]}"
-    images.mkdir(parents=True, exist_ok=True)
-    with _alone(images / f".{recipe.name}.lock"):
+    with cache.alone(images / f".{recipe.name}.lock", report):
         if not final.exists():
-            with output.scratch(final) as scratch:
-                _run(recipe, mkosi, tools, packages, scratch, images / f"{recipe.name}.log", report)
-                _complete(recipe, scratch / "mkosi", scratch / "image")
-                (scratch / "image").replace(final)
+            cache.prune(images, recipe.name, _KEPT - 1)
+            try:
+                with output.scratch(final) as scratch:
+                    _run(recipe, mkosi, tools, packages, scratch, images / f"{recipe.name}.log", report)
+                    _complete(recipe, scratch / "mkosi", scratch / "image")
+                    (scratch / "image").replace(final)
+            except OSError as error:
+                raise output.unavailable(error, images) from error
+        cache.used(final)
     return Image.read(final)
 
 
@@ -138,11 +142,3 @@ def _packages(folder: Path, lock: Lock) -> tuple[Package, ...]:
                 )
             found.append(Package(image, *key, locked[key]))
     return tuple(sorted(found))
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One build of an image at a time on this machine; the others wait and then find it made."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

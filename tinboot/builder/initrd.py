@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tinboot.builder import inventory, tools
@@ -19,7 +20,7 @@ NODES = (
     cpio.character_device("dev/urandom", 1, 9, mode=0o444),
 )
 
-#: What mkosi adds to every tree whether or not it is used.
+#: The modules that the initrd loads, in order, one absolute path a line.
 _MODULES = "usr/lib/tinboot/modules"
 
 
@@ -27,16 +28,24 @@ def finish(archive: Path, lists: list[Path], values: dict[str, str]) -> bytes:
     """The initrd from mkosi's zstd-compressed cpio `archive`.
 
     Raises `Refused` if the archive holds a path that neither the inventory (`lists`, with `values` for
-    their placeholders) nor the list of modules inside it names, or an owner or mode that is not uniform.
+    their placeholders) nor the list of modules inside it names, or a mode that is not uniform.
     """
     compressed = archive.read_bytes()
     unpacked = subprocess.run(
         [*tools.tool("zstd"), "-dc"], input=compressed, stdout=subprocess.PIPE, check=True
     ).stdout
-    entries = cpio.read(unpacked)
-    lines = [line for file in lists for line in inventory.parse(file.name, file.read_text("utf-8"), values)]
-    loaded = {e.path: e.data for e in entries}[_MODULES].decode().split()
-    allowed = {path.removeprefix("/") for path in loaded} | {_MODULES}
+    check(cpio.read(unpacked), inventory.read(lists, values))
+    front = cpio.write(NODES)
+    return front + bytes(-len(front) % 512) + compressed
+
+
+def check(entries: Sequence[cpio.Entry], lines: list[inventory.Line]) -> None:
+    """Raises `Refused` for an entry that may not be in an initrd; the list of modules is one itself."""
+    listed = next((entry.data for entry in entries if entry.path == _MODULES), None)
+    if listed is None:
+        raise Refused(f"the initrd has no {_MODULES}", "mkosi.images/initrd/mkosi.finalize writes it")
+    allowed = {path.removeprefix("/") for path in listed.decode().split()} | {_MODULES}
+    odd = [entry.path for entry in entries if not _plain(entry)]
     unknown = [
         entry.path
         for entry in entries
@@ -44,8 +53,13 @@ def finish(archive: Path, lists: list[Path], values: dict[str, str]) -> bytes:
         and entry.path not in allowed
         and not any(line.pattern.fullmatch(entry.path) for line in lines)
     ]
-    odd = [e.path for e in entries if not stat.S_ISLNK(e.mode) and e.mode & 0o7777 not in (0o755, 0o644)]
     if unknown or odd:
         raise Refused(f"the initrd holds what its inventory does not allow: {unknown + odd}")
-    front = cpio.write(NODES)
-    return front + bytes(-len(front) % 512) + compressed
+
+
+def _plain(entry: cpio.Entry) -> bool:
+    """A symlink, a directory of mode 0755, or a file of mode 0755 or 0644: no device, no setuid bit."""
+    if stat.S_ISLNK(entry.mode):
+        return True
+    modes = (0o755,) if stat.S_ISDIR(entry.mode) else (0o755, 0o644)
+    return (stat.S_ISDIR(entry.mode) or stat.S_ISREG(entry.mode)) and stat.S_IMODE(entry.mode) in modes

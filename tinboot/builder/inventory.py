@@ -22,6 +22,7 @@ import re
 import shutil
 import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,18 @@ def parse(file: str, text: str, values: dict[str, str]) -> list[Line]:
             raise Malformed(
                 f"{file}:{number}: {raw.strip()!r} is not a path relative to the root of the tree"
             )
+        if "**" in entry.removesuffix("/**") or ("*" in entry and entry.endswith("/")):
+            raise Malformed(
+                f"{file}:{number}: {raw.strip()!r}: `**` stands only as the last component, "
+                "and an empty directory has no wildcard"
+            )
         lines.append(Line(file, number, entry, _pattern(entry)))
     return lines
+
+
+def read(lists: Sequence[Path], values: dict[str, str]) -> list[Line]:
+    """The lines of several lists, as one."""
+    return [line for path in lists for line in parse(str(path), path.read_text("utf-8"), values)]
 
 
 def _pattern(entry: str) -> re.Pattern[str]:
@@ -132,14 +143,8 @@ def main(arguments: list[str]) -> None:
     """`TREE LIST... [NAME=VALUE...]`: reduces TREE in place."""
     tree, *rest = arguments
     values = dict(word.split("=", 1) for word in rest if "=" in word)
-    lines = [
-        line
-        for file in rest
-        if "=" not in file
-        for line in parse(file, Path(file).read_text("utf-8"), values)
-    ]
     try:
-        keep(Path(tree), lines)
+        keep(Path(tree), read([Path(word) for word in rest if "=" not in word], values))
     except (Malformed, Refused) as error:
         sys.exit(f"error: {error.message}\nhint: {error.hint}")
 

@@ -20,7 +20,7 @@ from tinboot.formats.errors import Malformed
 #: Which of a machine's mirrors holds a package.
 Kind = Literal["debian", "debian-security", "ubuntu", "ubuntu-security"]
 
-_HEADER = re.compile(r"tinboot-packages 1 (debian|ubuntu) ([a-z]+) (\d{8}T\d{6}Z)")
+_HEADER = re.compile(r"tinboot-packages 1 (debian|ubuntu) ([a-z]+) ([0-9]{8}T[0-9]{6}Z)")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian Policy 5.6.1
 _VERSION = re.compile(r"[0-9A-Za-z.+~:-]+")  # Debian Policy 5.6.12
 _PATH = re.compile(r"pool/[A-Za-z0-9+._~%/-]+\.deb")
@@ -59,9 +59,12 @@ class Lock:
 
 
 def dump(lock: Lock) -> str:
-    """The file's text; `parse` gives the same lock back."""
+    """The file's text; raises `Malformed` where `parse` would not give the same lock back."""
     head = f"tinboot-packages 1 {lock.distribution} {lock.release} {lock.stamp}"
-    return "\n".join((head, *(str(package) for package in sorted(lock.packages)))) + "\n"
+    text = "\n".join((head, *(str(package) for package in sorted(lock.packages)))) + "\n"
+    if parse("the lock to be written", text) != lock:
+        raise Malformed("the lock does not survive writing and reading")
+    return text
 
 
 def parse(file: str, text: str) -> Lock:
@@ -87,6 +90,8 @@ def parse(file: str, text: str) -> Lock:
         ):
             if pattern.fullmatch(value) is None:
                 raise Malformed(f"{where} {value[:80]!r} does not match {pattern.pattern}", _RENEW)
+        if not package.archive.startswith(match[1]):
+            raise Malformed(f"{where} {package.archive} is no archive of {match[1]}", _RENEW)
         if package.architecture not in ("amd64", "all"):
             raise Malformed(f"{where} architecture {package.architecture!r} is neither amd64 nor all", _RENEW)
         if ".." in package.path.split("/"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tinboot.formats.errors import Unavailable
 
@@ -18,16 +22,20 @@ _WORKSPACE = 3 << 30
 Report = Callable[[str], None]
 
 
+#: Seconds from SIGTERM until mkosi is killed.
+_ENDS = 20.0
+
 _RENAMED = b"as they are located on different devices, falling back to copying"
 
 
 @dataclass(frozen=True, slots=True)
 class Mkosi:
-    """How mkosi is started: argument list, environment beyond ours, and its version."""
+    """How mkosi is started: argument list, environment beyond ours. `origin`: where it is, for a person."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     version: str
+    origin: str
 
     def build(
         self,
@@ -42,45 +50,67 @@ class Mkosi:
         """`mkosi OPTIONS build`. `sources`: apt's; "" leaves only package directories, None mkosi's own.
 
         `scratch`: an empty folder for everything that is not output. Raises `Unavailable` with the end
-        of mkosi's output; the whole of it is in `log`.
+        of mkosi's output; the whole of it is in `log`. An exception here, a signal's included, ends mkosi.
         """
         sandbox = scratch / "sandbox"
         (sandbox / "etc/apt/sources.list.d").mkdir(parents=True)
         if sources is not None:
             (sandbox / "etc/apt/sources.list.d/mkosi.sources").write_text(sources, "utf-8")
-        command = [
-            *([] if network else _without_network()),
-            *self.command,
-            f"--sandbox-tree={sandbox}",
-            f"--workspace-directory={_workspace(scratch)}",
-            *options,
-            "--force",
-            "build",
-        ]
-        with (
-            log.open("wb") as file,
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=_environment(self.environment),
-                umask=0o022,  # mkosi's own resource files and depmod's output follow it
-            ) as process,
-        ):
-            assert process.stdout is not None  # noqa: S101 - asked for above
+        with _workspace(scratch) as workspace, log.open("wb") as file:
+            command = [
+                *([] if network else _without_network()),
+                *self.command,
+                f"--sandbox-tree={sandbox}",
+                f"--workspace-directory={workspace}",
+                *options,
+                "--force",
+                "build",
+            ]
+            status = _run(command, _environment(self.environment), file, report)
+        if status:
+            said = log.read_text("utf-8", "replace").splitlines()
+            full = any(os.strerror(errno.ENOSPC) in line for line in said)
+            raise Unavailable(
+                f"mkosi ended with status {status}:\n  " + "\n  ".join(said[-12:]),
+                f"make room on the file system of {scratch.parent}; " * full + f"the whole log is {log}",
+            )
+
+
+def _run(command: list[str], environment: dict[str, str], log: IO[bytes], report: Report) -> int:
+    """The exit status; whatever ends this function early ends the process before it."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            umask=0o022,  # mkosi's own resource files and depmod's output follow it
+        )
+    except OSError as error:
+        raise Unavailable(f"mkosi does not start: {command[0]}: {error.strerror}", "tinboot setup") from error
+    with process:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        try:
             for line in process.stdout:
                 if _RENAMED in line:
                     continue  # memory and disk are different devices; true of every output, of no interest
-                file.write(line)
+                log.write(line)
                 if line.startswith("‣".encode()):
                     report(line.decode(errors="replace").removeprefix("‣").strip())
-        if process.returncode:
-            tail = log.read_text("utf-8", "replace").splitlines()[-12:]
-            raise Unavailable(
-                f"mkosi ended with status {process.returncode}:\n  " + "\n  ".join(tail),
-                f"the whole log is {log}",
-            )
+        except BaseException:
+            end(process, _ENDS)
+            raise
+    return process.returncode
+
+
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float) -> None:
+    """SIGTERM, at which mkosi unmounts and removes its own; SIGKILL if it is still there after `seconds`."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _without_network() -> list[str]:
@@ -94,12 +124,13 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC", **kept, **extra}
 
 
-def _workspace(scratch: Path) -> Path:
+@contextmanager
+def _workspace(scratch: Path) -> Iterator[Path]:
     """Memory if there is enough of it: unpacking packages twice as fast is half of a build's time."""
-    memory = Path("/dev/shm")  # noqa: S108 - mkosi makes its own private folder in it
+    memory = Path("/dev/shm")  # noqa: S108 - a private folder in it
     with Path("/proc/meminfo").open("r", encoding="ascii") as file:
         available = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable"))
-    if memory.is_dir() and min(available // 2, shutil.disk_usage(memory).free) >= _WORKSPACE:
-        return memory
-    (scratch / "workspace").mkdir()
-    return scratch / "workspace"
+    enough = memory.is_dir() and min(available // 2, shutil.disk_usage(memory).free) >= _WORKSPACE
+    place = memory if enough else scratch
+    with tempfile.TemporaryDirectory(prefix="tinboot-", dir=place, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

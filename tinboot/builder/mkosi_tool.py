@@ -13,10 +13,10 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinboot.builder import archive, places
+from tinboot.builder.mkosi import Mkosi
 from tinboot.builder.packages import APT_HELPER
 from tinboot.formats.errors import Unavailable
 
@@ -35,31 +35,15 @@ _PYTHON = "/usr/bin/python3"
 _DEADLINE = 300
 
 
-@dataclass(frozen=True, slots=True)
-class MkosiTool:
-    """How mkosi is started. `environment`: what to add to it. `origin`: where it is, for a person."""
-
-    command: tuple[str, ...]
-    environment: dict[str, str]
-    version: str
-    origin: str
-
-
-def mkosi_command() -> tuple[list[str], dict[str, str]]:
-    """The argument list's beginning that starts mkosi, and the environment variables it needs beside.
+def find_mkosi() -> Mkosi:
+    """Raises `Unavailable`, with the remedy, if there is none and none can be fetched.
 
     The pinned package is fetched if it is needed and absent, and checked again at each call.
     """
-    tool = find_mkosi()
-    return list(tool.command), dict(tool.environment)
-
-
-def find_mkosi() -> MkosiTool:
-    """Raises `Unavailable`, with the remedy, if there is none and none can be fetched."""
     return installed_mkosi() or pinned_mkosi(places.build_folder())
 
 
-def installed_mkosi() -> MkosiTool | None:
+def installed_mkosi() -> Mkosi | None:
     """The mkosi in the host's PATH if it is at least `MINIMUM`, else None."""
     path = shutil.which("mkosi")
     if path is None:
@@ -78,7 +62,7 @@ def installed_mkosi() -> MkosiTool | None:
     version = parse_version(done.stdout)
     if done.returncode or version is None or version < MINIMUM:
         return None
-    return MkosiTool((path,), {}, ".".join(map(str, version)), path)
+    return Mkosi((path,), {}, ".".join(map(str, version)), path)
 
 
 def parse_version(printed: str) -> tuple[int, ...] | None:
@@ -87,7 +71,7 @@ def parse_version(printed: str) -> tuple[int, ...] | None:
     return tuple(map(int, match[1].split("."))) if match else None
 
 
-def pinned_mkosi(build: Path) -> MkosiTool:
+def pinned_mkosi(build: Path) -> Mkosi:
     """Debian's package, unpacked below `build`; fetched from the machine's own mirror if it is not there."""
     package = build / "cache" / PINNED_PATH.rpartition("/")[2]
     if not _genuine(package):
@@ -100,7 +84,7 @@ def pinned_mkosi(build: Path) -> MkosiTool:
         "PYTHONDONTWRITEBYTECODE": "1",  # the tree stays what the package holds
     }
     # -P: a folder named mkosi below the current one must not come first
-    return MkosiTool((_PYTHON, "-P", "-m", "mkosi"), environment, PINNED_VERSION, str(tree))
+    return Mkosi((_PYTHON, "-P", "-m", "mkosi"), environment, PINNED_VERSION, str(tree))
 
 
 def _genuine(package: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import archive, mkosi_tool, packages, places, recipe, toolstree
+from tinboot.builder import archive, cache, mkosi_tool, packages, places, recipe, toolstree
 from tinboot.builder.lockfile import Lock, Package
 from tinboot.builder.mkosi import Mkosi, Report
 from tinboot.formats.errors import Unavailable
@@ -28,15 +28,9 @@ class Toolchain:
 
 def toolchain(distribution: str, report: Report, progress: Progress) -> Toolchain:
     """Fetches what is missing, makes the tools tree if it is not there. Raises `Unavailable`."""
-    mkosi = find_mkosi()
+    mkosi = mkosi_tool.find_mkosi()
     tools = tools_tree(mkosi, report, progress)
     return Toolchain(mkosi, tools, locked_packages(distribution, mkosi, report, progress))
-
-
-def find_mkosi() -> Mkosi:
-    """An installed mkosi that is new enough, else the pinned one, fetched if need be."""
-    found = mkosi_tool.find_mkosi()
-    return Mkosi(found.command, found.environment, found.version)
 
 
 def tools_tree(mkosi: Mkosi, report: Report, progress: Progress) -> Path:
@@ -49,16 +43,20 @@ def locked_packages(name: str, mkosi: Mkosi, report: Report, progress: Progress)
     """The folder with exactly the files of packages/<name>.lock, each checked."""
     lock = recipe.read_lock(places.REPOSITORY, name)
     folder = places.build_folder() / "packages" / name
-    mirrors = {kind: archive.machine_mirrors(kind) for kind in {package.archive for package in lock.packages}}
 
     def snapshot(missing: list[Package], target: Path) -> None:
         gone = ", ".join(f"{package.name} {package.version}" for package in missing)
         report(f"not on this machine's mirrors: {gone}; trying the snapshot of {lock.stamp}")
         _from_snapshot(name, lock, mkosi, target, report)
 
-    packages.fetch(
-        lock, folder, mirrors, progress=lambda done, of: progress(name, done, of), fallback=snapshot
-    )
+    with cache.alone(folder.with_name(f".{name}.lock"), report):
+        packages.fetch(
+            lock,
+            folder,
+            archive.machine_mirrors,
+            progress=lambda done, of: progress(name, done, of),
+            fallback=snapshot,
+        )
     return folder
 
 

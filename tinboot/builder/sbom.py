@@ -21,7 +21,7 @@ def write(status: Path, output: Path, recipe: Recipe, image: str) -> None:
         (database / "status").write_bytes(status.read_bytes())
         result = subprocess.run(
             [
-                *(str(Path(sys.executable).with_name("debsbom")), "generate", "--sbom-type", "cdx"),
+                *(sys.executable, "-P", "-m", "debsbom.cli", "generate", "--sbom-type", "cdx"),
                 *("--root", f"{folder}/root", "--out", f"{folder}/sbom"),
                 *("--distro-name", name, "--base-distro-vendor", recipe.distribution),
                 *("--cdx-serialnumber", str(uuid5(NAMESPACE_URL, name))),

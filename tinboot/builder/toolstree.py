@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import shutil
 from pathlib import Path
 
+from tinboot.builder import cache, output
 from tinboot.builder.mkosi import Mkosi, Report
+
+#: Trees that stay, 400 MB each: the one in use, and the one before a lock was renewed.
+_KEPT = 2
 
 
 def make(mkosi: Mkosi, repository: Path, packages: Path, build: Path, report: Report) -> Path:
@@ -19,28 +21,33 @@ def make(mkosi: Mkosi, repository: Path, packages: Path, build: Path, report: Re
     for path in (repository / "packages/tools.lock", *sorted((repository / "mkosi.tools").iterdir())):
         state.update(path.read_bytes())
     final = build / f"tools-{state.hexdigest()[:16]}"
-    build.mkdir(parents=True, exist_ok=True)
-    with (build / ".tools.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not final.exists():
-            partial = final.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            scratch = partial / "scratch"
-            (scratch / "cache").mkdir(parents=True)
-            options = [
-                f"--directory={repository / 'mkosi.tools'}",
-                f"--package-directory={packages}",
-                f"--package-cache-directory={scratch / 'cache'}",
-                f"--output-directory={partial}",
-            ]
-            log = build / "tools.log"
-            mkosi.build(options, sources="", scratch=scratch, log=log, network=False, report=report)
-            (partial / "tools").replace(final)
-            shutil.rmtree(partial)
-        link = build / "tools"
-        if not link.is_symlink() or link.readlink() != Path(final.name):
-            staged = build / ".tools.link"
-            staged.unlink(missing_ok=True)
-            staged.symlink_to(final.name)
-            staged.replace(link)
+    link = build / "tools"
+    with cache.alone(build / ".tools.lock", report):
+        try:
+            if not final.exists():
+                cache.prune(build, "tools", _KEPT - 1)
+                _make(mkosi, repository, packages, final, report)
+            cache.used(final)
+            if not link.is_symlink() or link.readlink() != Path(final.name):
+                staged = build / ".tools.link"
+                staged.unlink(missing_ok=True)
+                staged.symlink_to(final.name)
+                staged.replace(link)
+        except OSError as error:
+            raise output.unavailable(error, build) from error
     return link
+
+
+def _make(mkosi: Mkosi, repository: Path, packages: Path, final: Path, report: Report) -> None:
+    with output.scratch(final) as folder:
+        work = folder / "work"
+        (work / "cache").mkdir(parents=True)
+        options = [
+            f"--directory={repository / 'mkosi.tools'}",
+            f"--package-directory={packages}",
+            f"--package-cache-directory={work / 'cache'}",
+            f"--output-directory={folder}",
+        ]
+        log = final.with_name("tools.log")
+        mkosi.build(options, sources="", scratch=work, log=log, network=False, report=report)
+        (folder / "tools").replace(final)

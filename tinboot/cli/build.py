@@ -34,6 +34,7 @@ def command(config: Path, output: Path | None, distribution: str | None, profile
     """
     assemble.read_config(config)  # a mistake in it should not cost a build
     final = output or Path(f"{config.stem}.build")
+    assemble.check_output(final)
     with progress() as shown:
         wanted = recipe.this_checkout(distribution or default_distribution(), profile)
         wanted.lock()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tinboot.builder import archive, lockfile, places, prepare, recipe, relock
+from tinboot.builder import archive, lockfile, mkosi_tool, output, places, prepare, recipe, relock
 from tinboot.builder.lockfile import Lock, Package
 from tinboot.builder.mkosi import Mkosi
 from tinboot.cli.progress import Progress, progress
@@ -29,7 +29,7 @@ def command(distribution: str | None, tools: bool) -> None:
     """
     name = distribution or default_distribution()
     with progress() as shown:
-        mkosi = prepare.find_mkosi()
+        mkosi = mkosi_tool.find_mkosi()
         if tools:
             _renew("tools", "debian", mkosi, shown)
         prepare.tools_tree(mkosi, shown.note, shown.count)
@@ -48,9 +48,7 @@ def _renew(name: str, distribution: str, mkosi: Mkosi, shown: Progress) -> None:
     path = places.lock_file(name)
     for line in changes(_former(name), lock):
         click.echo(line)
-    staged = path.with_suffix(".partial")
-    staged.write_text(lockfile.dump(lock), "utf-8")
-    staged.replace(path)
+    output.write_whole(path, lockfile.dump(lock).encode(), force=True)
 
 
 def _former(name: str) -> tuple[Package, ...]:
