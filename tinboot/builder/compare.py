@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import shutil
 import subprocess
 import tempfile
@@ -11,8 +10,12 @@ from pathlib import Path
 
 from tinboot.builder import tools
 from tinboot.formats import cpio
+from tinboot.formats.errors import Malformed
 
 _CHUNK = 1 << 20
+
+#: The first bytes of a zstd frame (RFC 8878, 3.1.1): mkosi's archive, behind the nodes in front of it.
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +37,27 @@ def first_difference(one: Path, other: Path) -> Difference | None:
         a, b = one / name, other / name
         if not a.exists() or not b.exists():
             return Difference(name, 0, f"only in {(one if a.exists() else other)}")
-        if not filecmp.cmp(a, b, shallow=False):
-            return Difference(name, first_byte(a, b), _inside(name, a, b))
+        at = first_byte(a, b)
+        if at is not None:
+            return Difference(name, at, _inside(name, a, b))
     return None
 
 
-def first_byte(a: Path, b: Path) -> int:
-    """Offset of the first byte that differs, or the shorter one's length."""
+def first_byte(a: Path, b: Path) -> int | None:
+    """Offset of the first byte that differs, or the shorter one's length; None if they are the same."""
     at = 0
     with a.open("rb") as left, b.open("rb") as right:
         while True:
             x, y = left.read(_CHUNK), right.read(_CHUNK)
             if x != y:
-                same = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), None)
-                return at + (min(len(x), len(y)) if same is None else same)
+                return at + _differ(x, y)
             if not x:
-                return at
+                return None
             at += len(x)
+
+
+def _differ(x: bytes, y: bytes) -> int:
+    return next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
 
 
 def report(one: Path, other: Path, difference: Difference) -> str:
@@ -68,7 +75,10 @@ def report(one: Path, other: Path, difference: Difference) -> str:
 
 def _inside(name: str, a: Path, b: Path) -> str:
     if name == "initrd":
-        return _first_entry(_entries(a), _entries(b))
+        try:
+            return _first_entry(_entries(a), _entries(b))
+        except Malformed as error:
+            return error.message
     if name == "root":
         with tempfile.TemporaryDirectory() as folder:
             trees = [Path(folder) / "one", Path(folder) / "other"]
@@ -83,11 +93,13 @@ def _inside(name: str, a: Path, b: Path) -> str:
 def _entries(initrd: Path) -> dict[str, cpio.Entry]:
     """All members, of both archives: the nodes in front and mkosi's compressed one."""
     data = initrd.read_bytes()
-    start = data.index(b"\x28\xb5\x2f\xfd")  # a zstd frame (RFC 8878, 3.1.1)
+    front, magic, rest = data.partition(_ZSTD)
     unpacked = subprocess.run(
-        [*tools.tool("zstd"), "-dc"], input=data[start:], stdout=subprocess.PIPE, check=True
-    ).stdout
-    return {entry.path: entry for entry in (*cpio.read(data[:start].rstrip(b"\0")), *cpio.read(unpacked))}
+        [*tools.tool("zstd"), "-dc"], input=magic + rest, capture_output=True, check=False
+    )
+    if unpacked.returncode:
+        raise Malformed(f"{initrd} cannot be unpacked: {unpacked.stderr.decode(errors='replace').strip()}")
+    return {entry.path: entry for entry in (*cpio.read(front), *cpio.read(unpacked.stdout))}
 
 
 def _first_entry(a: dict[str, cpio.Entry], b: dict[str, cpio.Entry]) -> str:
@@ -96,13 +108,11 @@ def _first_entry(a: dict[str, cpio.Entry], b: dict[str, cpio.Entry]) -> str:
             return f"{path} is in one only"
         if a[path].mode != b[path].mode:
             return f"{path} has mode {a[path].mode:o} and {b[path].mode:o}"
-        if a[path] != b[path]:
-            at = next(
-                (i for i, (p, q) in enumerate(zip(a[path].data, b[path].data, strict=False)) if p != q),
-                min(len(a[path].data), len(b[path].data)),
-            )
-            return f"{path} from byte {at} on"
-    return "the same members: order, padding or compression"
+        if a[path].rdev != b[path].rdev:
+            return f"{path} is the device {a[path].rdev} and {b[path].rdev}"
+        if a[path].data != b[path].data:
+            return f"{path} from byte {_differ(a[path].data, b[path].data)} on"
+    return "the same members: order, times, padding or compression"
 
 
 def _first_file(a: Path, b: Path) -> str:
@@ -117,6 +127,6 @@ def _first_file(a: Path, b: Path) -> str:
         if left.is_symlink():
             if left.readlink() != right.readlink():
                 return f"{name} points to {left.readlink()} and {right.readlink()}"
-        elif left.is_file() and not filecmp.cmp(left, right, shallow=False):
-            return f"{name} from byte {first_byte(left, right)} on"
+        elif left.is_file() and (at := first_byte(left, right)) is not None:
+            return f"{name} from byte {at} on"
     return "the same files: the file system's own structures"

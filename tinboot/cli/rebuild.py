@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import click
 
@@ -19,28 +18,35 @@ from tinboot.formats.errors import Mismatch
 def command(distribution: str | None, profile: str) -> None:
     """Build the image twice under different conditions and compare every byte.
 
-    Path, umask, locale, time zone, host name, user, CPUs and time differ. Prints the SHA-256 of each
-    artefact, or the first difference (exit code 4), and diffoscope's view of it where that is installed.
+    Path, umask, locale, time zone, host name, user, CPUs and time differ. Prints these as each build saw
+    them and the SHA-256 of each artefact; or the first difference (exit code 4), and diffoscope's view of
+    it where that is installed.
     """
     wanted = recipe.this_checkout(distribution or default_distribution(), profile)
+    wanted.lock()
     with progress() as shown:
         shown.step("Fetching what builds need")
         chain = prepare.toolchain(wanted.distribution, shown.note, shown.count)
-        folders: list[Path] = []
+        builds: list[rebuild.Built] = []
         shown.step("Build 1 of 2")
-        for conditions, folder in rebuild.twice(wanted, chain, shown.note):
-            folders.append(folder)
-            if len(folders) == 1:
-                shown.step("Build 2 of 2")
-                continue
-            shown.step("Comparing")
-            difference = compare.first_difference(*folders)
-            if difference is not None:
-                click.echo(compare.report(folders[0], folder, difference), nl=False)
-                raise Mismatch(
-                    f"the builds differ: {difference}", f"the second build's conditions: {conditions}"
-                )
-            for path in sorted(folder.iterdir()):
-                with path.open("rb") as file:
-                    click.echo(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}")
+        for built in rebuild.twice(wanted, chain, shown.note):
+            builds.append(built)
+            shown.step("Build 2 of 2" if len(builds) == 1 else "Comparing")
+            if len(builds) == 2:
+                _compare(*builds)
     click.echo("two builds, the same bytes")
+
+
+def _compare(one: rebuild.Built, other: rebuild.Built) -> None:
+    """Prints conditions and hashes; raises `Mismatch` at the first difference."""
+    for name, value in one.seen.items():
+        click.echo(f"{name:<10} {value:<26} {other.seen[name]}")
+    difference = compare.first_difference(one.folder, other.folder)
+    if difference is not None:
+        click.echo(compare.report(one.folder, other.folder, difference), nl=False)
+        raise Mismatch(
+            f"the builds differ: {difference}", "what differed between them is printed above the message"
+        )
+    for path in sorted(other.folder.iterdir()):
+        with path.open("rb") as file:
+            click.echo(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}")
