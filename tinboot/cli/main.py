@@ -8,6 +8,7 @@ import sys
 import click
 
 import tinboot.formats.errors
+from tinboot.builder import output
 
 #: command -> (module that defines `command`, its line in `tinboot --help`). Loaded when called, so that
 #: no command pays for another's imports.
@@ -32,6 +33,15 @@ class _Commands(click.Group):
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)  # noqa: S101 - a wrong table is a bug, not an input
         return command
+
+    def invoke(self, ctx: click.Context) -> None:
+        """One line for Ctrl-C, SIGTERM or SIGHUP, as soon as whatever was being made is cleaned up."""
+        try:
+            with output.stoppable():
+                super().invoke(ctx)
+        except output.Stopped as stopped:
+            click.echo(f"{stopped}; nothing was left behind", err=True)
+            ctx.exit(128 + stopped.signum)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,6 @@ from rich.progress import (
 )
 
 from tinboot.builder import weights_source, wrap, wrap_check
-from tinboot.builder.output import Stopped, stoppable
 from tinboot.builder.tools import find_tool
 from tinboot.cli.progress import Progress as Lines
 from tinboot.cli.progress import progress
@@ -75,21 +73,14 @@ def command(
     With --check, SOURCE is optional: the volume is compared with its config line (--expect, else OUT.json)
     and, where given, with SOURCE.
     """
-    try:
-        with stoppable():
-            if volume is not None:
-                if output is not None or force:
-                    raise click.UsageError("--check writes nothing: it goes with neither -o nor --force")
-                made = _check(volume, repo, expect, source, jobs)
-            else:
-                if source is None or repo is None or expect is not None:
-                    raise click.UsageError(
-                        "give SOURCE and --repo NAME@REVISION, or --check OUT [--expect LINE]"
-                    )
-                made = _wrap(source, repo, output, force, jobs)
-    except Stopped as stopped:
-        click.echo(f"{stopped}; nothing was left behind", err=True)
-        sys.exit(128 + stopped.signum)
+    if volume is not None:
+        if output is not None or force:
+            raise click.UsageError("--check writes nothing: it goes with neither -o nor --force")
+        made = _check(volume, repo, expect, source, jobs)
+    else:
+        if source is None or repo is None or expect is not None:
+            raise click.UsageError("give SOURCE and --repo NAME@REVISION, or --check OUT [--expect LINE]")
+        made = _wrap(source, repo, output, force, jobs)
     click.echo(json.dumps(made.fields(), indent=2) if as_json else str(made.ref))
 
 
