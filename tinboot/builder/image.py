@@ -102,8 +102,8 @@ def _complete(recipe: Recipe, made: Path, folder: Path) -> None:
     folder.mkdir()
     for theirs, ours in _FROM_MKOSI.items():
         (made / theirs).replace(folder / ours)
-    lists = [recipe.repository / "mkosi.images/initrd/inventory"]
     values = {"python": PYTHON[recipe.distribution], "triplet": "x86_64-linux-gnu"}
+    lists = recipe.inventories("initrd")
     (folder / "initrd").write_bytes(initrd.finish(made / "initrd.cpio.zst", lists, values))
     opened = _append_tree(folder / "root", f"tinboot-root@{recipe.name}")
     for image in _IMAGES:

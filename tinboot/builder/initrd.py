@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinboot.builder import inventory, tools
+from tinboot.builder import inventory, modules, tools
 from tinboot.formats import cpio
 from tinboot.formats.errors import Refused
 
@@ -19,9 +19,6 @@ NODES = (
     cpio.character_device("dev/console", 5, 1),
     cpio.character_device("dev/urandom", 1, 9, mode=0o444),
 )
-
-#: The modules that the initrd loads, in order, one absolute path a line.
-_MODULES = "usr/lib/tinboot/modules"
 
 
 def finish(archive: Path, lists: list[Path], values: dict[str, str]) -> bytes:
@@ -41,10 +38,10 @@ def finish(archive: Path, lists: list[Path], values: dict[str, str]) -> bytes:
 
 def check(entries: Sequence[cpio.Entry], lines: list[inventory.Line]) -> None:
     """Raises `Refused` for an entry that may not be in an initrd; the list of modules is one itself."""
-    listed = next((entry.data for entry in entries if entry.path == _MODULES), None)
+    listed = next((entry.data for entry in entries if entry.path == modules.ORDER), None)
     if listed is None:
-        raise Refused(f"the initrd has no {_MODULES}", "mkosi.images/initrd/mkosi.finalize writes it")
-    allowed = {path.removeprefix("/") for path in listed.decode().split()} | {_MODULES}
+        raise Refused(f"the initrd has no {modules.ORDER}", "mkosi.images/initrd/mkosi.finalize writes it")
+    allowed = {path.removeprefix("/") for path in listed.decode().split()} | {modules.ORDER}
     odd = [entry.path for entry in entries if not _plain(entry)]
     unknown = [
         entry.path

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinboot.builder import elf
 from tinboot.formats.errors import Malformed, Refused
 
 
@@ -140,11 +141,12 @@ def _own(path: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`TREE LIST... [NAME=VALUE...]`: reduces TREE in place."""
+    """`TREE LIST... [NAME=VALUE...]`: reduces TREE in place; what is left must find its libraries there."""
     tree, *rest = arguments
     values = dict(word.split("=", 1) for word in rest if "=" in word)
     try:
         keep(Path(tree), read([Path(word) for word in rest if "=" not in word], values))
+        elf.check(Path(tree))
     except (Malformed, Refused) as error:
         sys.exit(f"error: {error.message}\nhint: {error.hint}")
 

@@ -20,10 +20,12 @@ _INPUTS = (
     "mkosi.images",
     "packages/tools.lock",
     "tinboot/__init__.py",
+    "tinboot/builder/elf.py",
     "tinboot/builder/hashtree.py",
     "tinboot/builder/image.py",
     "tinboot/builder/inventory.py",
     "tinboot/builder/initrd.py",
+    "tinboot/builder/modules.py",
     "tinboot/builder/sbom.py",
     "tinboot/formats",
     "tinboot/guest",
@@ -48,6 +50,15 @@ class Recipe:
     def name(self) -> str:
         """The image's name in paths and manifests."""
         return f"{self.distribution}-{self.profile}"
+
+    def inventories(self, image: str) -> list[Path]:
+        """The reviewed lists of `image`: its own, and those for this distribution and this profile, if any.
+
+        The finalize scripts take the same.
+        """
+        own = self.repository / "mkosi.images" / image / "inventory"
+        more = [own.with_name(f"inventory.{word}") for word in (self.distribution, self.profile)]
+        return [own, *(path for path in more if path.exists())]
 
     def lock(self) -> lockfile.Lock:
         """The packages of this distribution's images."""

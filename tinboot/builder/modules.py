@@ -1,0 +1,107 @@
+"""The initrd's kernel modules: those that a reviewed list names, unpacked, in the order of the list.
+
+One module a line, relative to /usr/lib/modules/<version>, without what it is compressed with; `#` begins a
+comment. What the kernel has built in is passed over. A module that is neither built in nor there, or that
+needs one that is not loaded before it, fails the build: it would fail every boot.
+
+mkosi's finalize script of the initrd runs `python3 -m tinboot.builder.modules LIST MODULES TREE`.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tinboot.formats.errors import Malformed, Refused
+
+#: In the initrd: the modules to load, one absolute path a line.
+ORDER = "usr/lib/tinboot/modules"
+
+_NAME = re.compile(r"kernel/[a-z0-9_/-]+\.ko")
+
+
+def parse(file: str, text: str) -> list[str]:
+    """Raises `Malformed` with file and line."""
+    listed: list[str] = []
+    for number, raw in enumerate(text.splitlines(), 1):
+        entry = raw.split("#", 1)[0].strip()
+        if not entry:
+            continue
+        if _NAME.fullmatch(entry) is None or entry in listed:
+            raise Malformed(f"{file}:{number}: {entry!r} is no module's path, or stands there twice")
+        listed.append(entry)
+    return listed
+
+
+def to_load(listed: list[str], builtin: set[str], needs: dict[str, list[str]]) -> list[str]:
+    """The modules of `listed` that are files. `needs`: what modules.dep says; raises `Refused`."""
+    loaded: list[str] = []
+    problems = []
+    for module in listed:
+        if module in builtin:
+            continue
+        if module not in needs:
+            problems.append(f"{module} is neither built in nor there")
+        problems += [
+            f"{module} needs {other}, which no line before it names"
+            for other in needs.get(module, [])
+            if other not in loaded
+        ]
+        loaded.append(module)
+    if problems:
+        raise Refused(
+            "the kernel is not what the list of modules is for:\n  " + "\n  ".join(problems),
+            "a kernel package changed: change the list",
+        )
+    return loaded
+
+
+def dependencies(text: str) -> dict[str, list[str]]:
+    """modules.dep (man 5 modules.dep), without what the files are compressed with."""
+    plain = re.sub(r"(\.ko)\.[a-z0-9]+", r"\1", text)
+    pairs = (line.partition(":") for line in plain.splitlines())
+    return {module: others.split() for module, _, others in pairs}
+
+
+def stage(listed: list[str], modules: Path, tree: Path) -> None:
+    """From `modules`, a folder usr/lib/modules/<version>, into the initrd's `tree`."""
+    builtin = set((modules / "modules.builtin").read_text("utf-8").split())
+    needs = dependencies((modules / "modules.dep").read_text("utf-8"))
+    order = []
+    for module in to_load(listed, builtin, needs):
+        target = tree / "usr/lib/modules" / modules.name / module
+        for folder in (target.parent, *target.parent.parents):
+            if folder == tree:
+                break
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o755)
+        target.write_bytes(_unpacked(modules, module))
+        target.chmod(0o644)
+        order.append(f"/{target.relative_to(tree)}\n")
+    (tree / ORDER).write_text("".join(order), "ascii")
+    (tree / ORDER).chmod(0o644)
+
+
+def _unpacked(modules: Path, module: str) -> bytes:
+    plain, xz, zstd = (modules / (module + suffix) for suffix in ("", ".xz", ".zst"))
+    if plain.exists():
+        return plain.read_bytes()
+    if xz.exists():
+        return lzma.decompress(xz.read_bytes())
+    return subprocess.run(["zstd", "-dcq", zstd], stdout=subprocess.PIPE, check=True).stdout
+
+
+def main(arguments: list[str]) -> None:
+    """`LIST MODULES TREE`"""
+    listed, modules, tree = map(Path, arguments)
+    try:
+        stage(parse(str(listed), listed.read_text("utf-8")), modules, tree)
+    except (Malformed, Refused) as error:
+        sys.exit(f"error: {error.message}\nhint: {error.hint}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
