@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from boot_fixtures import disk_dir, log_dir, pytest_runtest_makereport
-from guest import Guest, Wrapped, build_image, make_guest, make_volume
+from guest import Guest, Wrapped, make_guest, make_volume
 from hostile_disks import Change, changed
 
 from tinboot.builder import image
@@ -24,11 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.boot)
-
-
-@pytest.fixture(scope="session")
-def release() -> image.Image:
-    return build_image("release")
 
 
 @pytest.fixture(scope="session")

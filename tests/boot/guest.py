@@ -15,7 +15,7 @@ from hostile_disks import config_disk
 from machine import Machine
 from serial_log import Outcome
 
-from tinboot.builder import archive, image, places, prepare, recipe, wrap
+from tinboot.builder import image, wrap
 from tinboot.builder.weights_source import scan
 from tinboot.formats import bootlog, cmdline, cpio
 from tinboot.formats.cmdline import CommandLine
@@ -129,14 +129,6 @@ class Guest:
     def with_hook(self, name: str, source: str) -> Guest:
         """One hook more, or another in its place."""
         return replace(self, extra_files=(*self.extra_files, testcpio.hook(name, source)))
-
-
-def build_image(profile: str) -> image.Image:
-    """The image of this checkout, from the cache of builds."""
-    wanted = recipe.this_checkout(archive.distribution_of_machine(), profile)
-    chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
-    folder = places.build_folder() / "images"
-    return image.build(wanted, chain.mkosi, chain.tools, chain.packages, folder, lambda _: None)
 
 
 def make_volume(folder: Path, name: str, repo: str, *, seed: int) -> Wrapped:

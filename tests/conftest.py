@@ -1,0 +1,34 @@
+"""The images of this checkout, for every test that looks into one or boots it.
+
+Built once and shared by all workers, by tinboot's own cache and lock; a test that takes one is marked
+`boot` or `build`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tinboot.builder.image import Image
+
+
+def build_image(profile: str) -> Image:
+    """From the cache of builds, where it is there."""
+    from tinboot.builder import archive, image, places, prepare, recipe
+
+    wanted = recipe.this_checkout(archive.distribution_of_machine(), profile)
+    chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
+    folder = places.build_folder() / "images"
+    return image.build(wanted, chain.mkosi, chain.tools, chain.packages, folder, lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def release() -> Image:
+    return build_image("release")
+
+
+@pytest.fixture(scope="session")
+def debug() -> Image:
+    return build_image("debug")
