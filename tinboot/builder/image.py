@@ -31,7 +31,7 @@ _KEPT = 4
 PYTHON = {"debian": "python3.13", "ubuntu": "python3.12"}
 
 #: The UUID in the root's verity superblock, which nothing reads; the same as mkosi's Seed= for the root.
-_ROOT_UUID = "7f2c1d54-0b5a-4a1e-9d55-3d2f6f0c9a01"
+ROOT_UUID = "7f2c1d54-0b5a-4a1e-9d55-3d2f6f0c9a01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _append_tree(root: Path, identity: str) -> verity.Verity:
             f"the root's file system says {length} bytes, its partition has {root.stat().st_size}"
         )
     os.truncate(root, length)
-    return hashtree.append_tree(root, verity.salt_for(identity), _ROOT_UUID)
+    return hashtree.append_tree(root, verity.salt_for(identity), ROOT_UUID)
 
 
 def _packages(folder: Path, lock: Lock) -> tuple[Package, ...]:

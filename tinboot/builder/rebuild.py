@@ -1,9 +1,9 @@
 """Builds an image twice under conditions that should not matter, to see that they do not.
 
 Each build runs in a process of its own, from a copy of the checkout, in namespaces of its own. They
-differ in path, umask, locale, time zone, host name, user, number of CPUs, and in the time of day, which
-nobody sets: the second begins when the first has ended. Each says what it saw, so that a condition that
-could not be had is not taken for one.
+differ in path, umask, locale, time zone, host name, user, number of CPUs, in what was left in the checkout,
+and in the time of day, which nobody sets: the second begins when the first has ended. Each says what it
+saw, so that a condition that could not be had is not taken for one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ _ENDS = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """`folder` is relative to the scratch space; `user` None is the caller, `cpus` None all there are."""
+    """`folder` is relative to the scratch space; `user` None is the caller, `cpus` None all there are.
+
+    `leftover`: the checkout has been worked in, so interpreters left their files there.
+    """
 
     folder: str
     umask: int
@@ -43,10 +46,15 @@ class Conditions:
     host: str
     cpus: int | None
     user: str | None
+    leftover: bool
 
 
-PLAIN = Conditions("a", 0o022, "C.UTF-8", "UTC", "builder", None, None)
-OTHER = Conditions("another/and/much/longer/path", 0o077, "de_DE.UTF-8", "Asia/Tokyo", "elsewhere", 1, _USER)
+PLAIN = Conditions("a", 0o022, "C.UTF-8", "UTC", "builder", None, None, False)
+OTHER = Conditions(
+    "another/and/much/longer/path", 0o077, "de_DE.UTF-8", "Asia/Tokyo", "elsewhere", 1, _USER, True
+)
+
+_LEFTOVERS = shutil.ignore_patterns("__pycache__")
 
 #: In the repository, what a copy needs to build an image.
 _COPIED = (
@@ -100,9 +108,13 @@ def _build(
     for name in _COPIED:
         source = wanted.repository / name
         if source.is_dir():
-            shutil.copytree(source, checkout / name, symlinks=True)
+            shutil.copytree(source, checkout / name, symlinks=True, ignore=_LEFTOVERS)
         elif source.exists():
             shutil.copy2(source, checkout / name)
+    if conditions.leftover:
+        for folder in (checkout / "tinboot/formats", checkout / "initrd-hooks"):
+            (folder / "__pycache__").mkdir()
+            (folder / "__pycache__/cmdline.cpython-311.pyc").write_bytes(b"left over")
     # Bound into the place: where the caller keeps them, another user may not be allowed to look.
     environment = dict(chain.mkosi.environment)
     module = environment.get("PYTHONPATH")
@@ -217,6 +229,7 @@ def _seen() -> dict[str, str]:
         "host name": os.uname().nodename,
         "user": str(os.getuid()),
         "CPUs": str(len(os.sched_getaffinity(0))),
+        "leftovers": str(len(list(Path("checkout").rglob("__pycache__")))),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
