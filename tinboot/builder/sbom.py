@@ -23,7 +23,14 @@ def write(status: Path, output: Path, recipe: Recipe, image: str) -> None:
             [
                 *(sys.executable, "-P", "-m", "debsbom.cli", "generate", "--sbom-type", "cdx"),
                 *("--root", f"{folder}/root", "--out", f"{folder}/sbom"),
-                *("--distro-name", name, "--base-distro-vendor", recipe.distribution),
+                *(
+                    "--distro-name",
+                    name,
+                    "--base-distro-vendor",
+                    recipe.distribution,
+                    "--distro-arch",
+                    "amd64",
+                ),
                 *("--cdx-serialnumber", str(uuid5(NAMESPACE_URL, name))),
                 *("--timestamp", "2025-09-03T00:00:00+00:00"),
             ],

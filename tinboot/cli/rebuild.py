@@ -40,7 +40,7 @@ def command(distribution: str | None, profile: str) -> None:
 def _compare(one: rebuild.Built, other: rebuild.Built) -> None:
     """Prints conditions and hashes; raises `Mismatch` at the first difference."""
     for name, value in one.seen.items():
-        click.echo(f"{name:<10} {value:<26} {other.seen[name]}")
+        click.echo(f"{name:<10} {value:<40}  {other.seen[name]}")
     difference = compare.first_difference(one.folder, other.folder)
     if difference is not None:
         click.echo(compare.report(one.folder, other.folder, difference), nl=False)
