@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from fakeguest import BLOCK, UUID_TEXT, Guest, erofs, with_tree
-from tinboot.formats.config import load
 
 from tinboot.formats import cmdline, configdisk
 from tinboot.formats import verity as form
+from tinboot.formats.config import load
 from tinboot.formats.halt import Refusal
 from tinboot.formats.verity import Verity
 
