@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from tinboot.builder import archive, places
+from tinboot.builder import archive, cache, output, places
 from tinboot.builder.mkosi import Mkosi
 from tinboot.builder.packages import APT_HELPER
 from tinboot.formats.errors import Unavailable
@@ -74,11 +74,19 @@ def parse_version(printed: str) -> tuple[int, ...] | None:
 def pinned_mkosi(build: Path) -> Mkosi:
     """Debian's package, unpacked below `build`; fetched from the machine's own mirror if it is not there."""
     package = build / "cache" / PINNED_PATH.rpartition("/")[2]
-    if not _genuine(package):
-        _fetch(package)
     tree = build / f"mkosi-{PINNED_VERSION}"
-    if not same_as_package(package, tree):
-        _unpack(package, tree)
+    with cache.alone(build / ".mkosi.lock", lambda _: None):
+        try:
+            if not _genuine(package):
+                _fetch(package)
+            if not same_as_package(package, tree):
+                _unpack(package, tree)
+        except OSError as error:
+            raise output.unavailable(error, build) from error
+        except subprocess.CalledProcessError as error:
+            raise Unavailable(
+                f"dpkg-deb cannot unpack {package} below {build}", "is the disk full?"
+            ) from error
     environment = {
         "PYTHONPATH": str(tree / "usr/lib/python3/dist-packages"),
         "PYTHONDONTWRITEBYTECODE": "1",  # the tree stays what the package holds

@@ -16,11 +16,13 @@ from pathlib import Path
 from tinboot.builder.lockfile import Kind, Lock, Package
 from tinboot.formats.errors import Unavailable
 
-#: The archive's signing keys, per distribution (packages debian-archive-keyring, ubuntu-keyring).
+#: The archive's signing keys, per distribution.
 KEYRINGS = {
     "debian": "/usr/share/keyrings/debian-archive-keyring.gpg",
     "ubuntu": "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
 }
+
+_KEYRING_PACKAGES = {"debian": "debian-archive-keyring", "ubuntu": "ubuntu-keyring"}
 
 #: archive kind -> suites of a release, per distribution.
 SUITES: dict[str, dict[Kind, tuple[str, ...]]] = {
@@ -51,17 +53,23 @@ def lock_of(
     apt says where each stands on the mirror and what its signed index says of its hash; a file whose
     bytes differ from that is an error.
     """
+    keyring = Path(KEYRINGS[distribution])
+    if not keyring.exists():
+        raise Unavailable(
+            f"{keyring} is not there: the archive's signatures cannot be checked",
+            f"apt-get install {_KEYRING_PACKAGES[distribution]}",
+        )
     names = sorted({_name_and_version(deb) for deb in debs})
     apt = _private_apt(apt_folder, sources(distribution, release, mirrors))
     _run([*apt, "apt-get", "-qq", "update"])
     wanted = [f"{name}={version}" for name, version in names]
     printed = _run([*apt, "apt-get", "-qq", "download", "--print-uris", *wanted])
-    by_hash = {_sha256(deb): deb for deb in debs}
+    taken = {deb.name: deb for deb in debs}
     packages = []
     for line in printed.splitlines():
         quoted, file, _size, digest = line.split(" ")
-        uri, sha256 = quoted.strip("'"), digest.removeprefix("SHA256:")
-        if sha256 not in by_hash:
+        uri = quoted.strip("'")
+        if file not in taken or not _has(taken[file], digest):
             raise Unavailable(f"the mirror's index and the file of {file} disagree", "try again later")
         archive = next(
             kind for kind in SUITES[distribution] if uri.startswith(mirrors[kind].rstrip("/") + "/")
@@ -69,7 +77,14 @@ def lock_of(
         path = uri.removeprefix(mirrors[archive].rstrip("/") + "/")
         name, version, rest = file.split("_")
         packages.append(
-            Package(name, urllib.parse.unquote(version), rest.removesuffix(".deb"), sha256, archive, path)
+            Package(
+                name,
+                urllib.parse.unquote(version),
+                rest.removesuffix(".deb"),
+                _digest(taken[file], "sha256"),
+                archive,
+                path,
+            )
         )
     if len(packages) != len(names):
         raise Unavailable(f"apt knows {len(packages)} of the {len(names)} packages that mkosi installed")
@@ -82,9 +97,15 @@ def _name_and_version(deb: Path) -> tuple[str, str]:
     return name, urllib.parse.unquote(version)
 
 
-def _sha256(path: Path) -> str:
+def _has(deb: Path, digest: str) -> bool:
+    """`digest` as apt prints the strongest that the index has: Debian's SHA256:hex, Ubuntu's SHA512:hex."""
+    algorithm, _, value = digest.partition(":")
+    return algorithm in ("SHA256", "SHA512") and _digest(deb, algorithm.lower()) == value
+
+
+def _digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _private_apt(folder: Path, text: str) -> list[str]:

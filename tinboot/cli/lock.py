@@ -70,5 +70,6 @@ def changes(former: tuple[Package, ...], lock: Lock) -> list[str]:
         elif new is None and old is not None:
             lines.append(f"- {name} {old.version}")
         elif old is not None and new is not None and old.sha256 != new.sha256:
-            lines.append(f"  {name} {old.version} -> {new.version}")
+            again = ", another file" if old.version == new.version else ""
+            lines.append(f"  {name} {old.version} -> {new.version}{again}")
     return lines
