@@ -60,7 +60,11 @@ def test_fetched_once(mirror: Path, tmp_path: Path) -> None:
     assert run(mkosi_tool.pinned_mkosi(tmp_path / "build")) == "mkosi 27.1\n"
     (mirror / mkosi_tool.PINNED_PATH).unlink()
     assert run(mkosi_tool.pinned_mkosi(tmp_path / "build")) == "mkosi 27.1\n"
-    assert sorted(path.name for path in (tmp_path / "build").iterdir()) == ["cache", "mkosi-27.1"]
+    assert sorted(path.name for path in (tmp_path / "build").iterdir()) == [
+        ".mkosi.lock",
+        "cache",
+        "mkosi-27.1",
+    ]
     assert not list((tmp_path / "build").rglob("*.pyc"))
 
 
@@ -110,7 +114,24 @@ def test_another_package_is_refused(mirror: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(Unavailable, match="pinned SHA-256") as refused:
         mkosi_tool.pinned_mkosi(tmp_path / "build")
     assert "TINBOOT_DEBIAN_MIRROR" in refused.value.hint
-    assert [path.name for path in (tmp_path / "build").rglob("*")] == ["cache"]
+    assert {path.name for path in (tmp_path / "build").rglob("*")} == {".mkosi.lock", "cache"}
+
+
+def test_a_disk_that_is_full(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin/dpkg-deb"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\n[ "$1" = -x ] && exit 2\nexec /usr/bin/dpkg-deb "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    with pytest.raises(Unavailable, match="dpkg-deb cannot unpack"):
+        mkosi_tool.pinned_mkosi(tmp_path / "build")
+    assert {path.name for path in (tmp_path / "build").iterdir()} == {".mkosi.lock", "cache"}
+
+
+def test_a_build_folder_that_is_a_file(mirror: Path, tmp_path: Path) -> None:
+    (tmp_path / "build").touch()
+    with pytest.raises(Unavailable, match="build"):
+        mkosi_tool.pinned_mkosi(tmp_path / "build")
 
 
 def test_no_debian_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

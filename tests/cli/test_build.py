@@ -1,0 +1,210 @@
+"""`tinboot build`: one error line for each mistake, before anything costly, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fakemkosi import fake
+
+from tinboot.builder import archive, image, places, prepare
+from tinboot.builder.image import Image
+from tinboot.builder.mkosi import Mkosi
+from tinboot.cli import build
+from tinboot.formats import manifest
+from tinboot.formats.verity import Verity
+
+CONFIG = "cvm-version: 0.1.0\ncpus: 2\nmemory: 2048\nshim:\n  upstream-port: 8080\n"
+
+
+def tinboot(here: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from tinboot.cli.main import main; main()", *arguments]
+    return subprocess.run(
+        command, cwd=here, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "tinboot.yml").write_text(CONFIG)
+    return tmp_path
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stderr
+    for word in said:
+        assert word in done.stderr
+
+
+def test_no_config(here: Path) -> None:
+    refused(tinboot(here, "build", "none.yml"), 6, "error: none.yml: No such file")
+
+
+def test_a_folder_as_config(here: Path) -> None:
+    refused(tinboot(here, "build", "."), 6, "Is a directory")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_config(here: Path) -> None:
+    (here / "tinboot.yml").chmod(0)
+    refused(tinboot(here, "build", "tinboot.yml"), 6, "Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cpus: [\n", "line 2"),
+        (CONFIG + "cpus: 4\n", "line 6"),
+        (CONFIG + "colour: blue\n", "colour"),
+        (CONFIG.replace("cpus: 2", "cpus: two"), "cpus"),
+        ("", "empty"),
+        (CONFIG + "---\na: 1\n", "line 6"),
+    ],
+)
+def test_a_bad_config_names_file_and_line(here: Path, text: str, said: str) -> None:
+    (here / "tinboot.yml").write_text(text)
+    done = tinboot(here, "build", "tinboot.yml")
+    refused(done, 3, "error: tinboot.yml: ", said, "docs/config.md")
+    assert listing(here) == ["tinboot.yml"]
+
+
+def test_an_output_that_is_no_build(here: Path) -> None:
+    (here / "tinboot.build").mkdir()
+    refused(tinboot(here, "build", "tinboot.yml"), 5, "tinboot.build is there and is no build", "--output")
+    assert listing(here) == ["tinboot.build", "tinboot.yml"]
+
+
+def test_an_output_in_a_missing_folder(here: Path) -> None:
+    refused(tinboot(here, "build", "tinboot.yml", "-o", "no/such/x"), 6, "no/such")
+
+
+def test_ubuntu_without_a_lock_names_the_command(here: Path) -> None:
+    done = tinboot(here, "build", "tinboot.yml", "--distribution", "ubuntu")
+    refused(done, 6, "packages/ubuntu.lock is not there", "tinboot lock --distribution ubuntu")
+    assert listing(here) == ["tinboot.yml"]
+
+
+def test_a_build_folder_that_cannot_be(here: Path) -> None:
+    (here / "file").touch()
+    done = tinboot(here, "build", "tinboot.yml", "--distribution", "debian", TINBOOT_BUILD=str(here / "file"))
+    refused(done, 6, "file")
+
+
+def test_no_mkosi_and_no_way_to_one(here: Path) -> None:
+    environment = {
+        "TINBOOT_BUILD": str(here / "build"),
+        archive.variable("debian"): f"file:{here}/mirror",
+        "PATH": "/usr/bin:/bin",
+    }
+    done = tinboot(here, "build", "tinboot.yml", "--distribution", "debian", **environment)
+    refused(done, 6, "mkosi_27.1-1_all.deb", "install mkosi 27.1")
+
+
+@pytest.fixture
+def built(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The command with everything before `assemble` replaced by an image of a few bytes."""
+    folder = here / "image"
+    folder.mkdir()
+    for name in ("kernel", "initrd", "kernel.cdx.json", "initrd.cdx.json", "root.cdx.json"):
+        (folder / name).write_text(name)
+    (folder / "root").write_bytes(bytes(4 * 4096))
+    packages = (manifest.Package("root", "bash", "1", "amd64", "ab" * 32),)
+    chain = prepare.Toolchain(Mkosi(("false",), {}, "27.1", ""), here, here)
+    monkeypatch.setattr(prepare, "toolchain", lambda *_: chain)
+    monkeypatch.setattr(image, "build", lambda *_: Image(folder, Verity("12" * 32, "34" * 32, 2), packages))
+    monkeypatch.chdir(here)
+    return here / "tinboot.build"
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(build.command, ["tinboot.yml", "--distribution", "debian", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_summary(built: Path) -> None:
+    lines = run().splitlines()
+    assert lines[0] == "tinboot.build/"
+    assert [line.split()[0] for line in lines[1:]] == [
+        "kernel",
+        "initrd",
+        "root",
+        "root",
+        "config",
+        "packages",
+    ]
+    assert "12" * 32 in lines[4]
+    assert (built / "manifest.json").exists()
+
+
+def test_json_is_the_manifest(built: Path) -> None:
+    printed = run("--json")
+    assert printed.encode() == (built / "manifest.json").read_bytes()
+    assert json.loads(printed)["profile"] == "release"
+
+
+def test_output(built: Path) -> None:
+    assert run("-o", "elsewhere").startswith("elsewhere/\n")
+    assert (built.parent / "elsewhere/manifest.json").exists()
+    assert not built.exists()
+
+
+def test_a_second_time_replaces_the_first(built: Path) -> None:
+    run()
+    (built.parent / "tinboot.yml").write_text(CONFIG.replace("cpus: 2", "cpus: 3"))
+    run()
+    assert manifest.Manifest.load((built / "manifest.json").read_bytes()).cpus == 3
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_with_one_line(here: Path, signum: signal.Signals) -> None:
+    """In the middle of mkosi's work on the tools tree; mkosi goes too."""
+    tool = f"""
+if "--version" in sys.argv:
+    say("mkosi 99"); sys.exit()
+Path({str(here / "pid")!r} + ".new").write_text(str(os.getpid()))
+os.rename({str(here / "pid")!r} + ".new", {str(here / "pid")!r})
+time.sleep(60)
+"""
+    (here / "bin").mkdir()
+    fake(here / "bin/mkosi", tool)
+    packages = places.build_folder() / "packages/tools"
+    if not packages.is_dir():
+        pytest.skip("the tools' packages are fetched by `tinboot setup`")
+    (here / "build/packages").mkdir(parents=True)
+    linked = here / "build/packages/tools"
+    linked.mkdir()
+    for path in packages.glob("*.deb"):
+        (linked / path.name).write_bytes(path.read_bytes())
+    environment = {"TINBOOT_BUILD": str(here / "build"), "PATH": f"{here / 'bin'}:/usr/bin:/bin"}
+    command = [sys.executable, "-c", "from tinboot.cli.main import main; main()"]
+    command += ["build", "tinboot.yml", "--distribution", "debian"]
+    with subprocess.Popen(
+        command, cwd=here, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (here / "pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signum)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 128 + signum
+    assert said.splitlines()[-1] == f"stopped by {signum.name}; nothing was left behind"
+    assert "Traceback" not in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((here / "pid").read_text()), 0)
+    assert listing(here) == ["bin", "build", "pid", "tinboot.yml"]
+    assert {path.name for path in (here / "build").iterdir()} == {".tools.lock", "packages", "tools.log"}
