@@ -14,7 +14,7 @@ from tinboot.cli.progress import Progress
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tinboot.cli.progress.time.monotonic", lambda: now[0])
     return now
 
 
