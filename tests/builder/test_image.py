@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -95,8 +97,11 @@ def finished(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def complete(wanted: recipe.Recipe, _made: Path, folder: Path) -> None:
         made.append(wanted.name)
         folder.mkdir()
-        fields = '{"verity": {"root_hash": "a", "salt": "b", "blocks": 3}, "packages": []}'
-        (folder / "image.json").write_text(fields)
+        (folder / "root").write_text("root")
+        digest = hashlib.sha256(b"root").hexdigest()
+        verity = {"root_hash": "a", "salt": "b", "blocks": 3}
+        fields = {"verity": verity, "packages": [], "files": {"root": digest}}
+        (folder / "image.json").write_text(json.dumps(fields))
 
     monkeypatch.setattr(image, "_run", lambda *_: None)
     monkeypatch.setattr(image, "_complete", complete)
@@ -126,6 +131,26 @@ def test_from_the_cache(tmp_path: Path, finished: list[str], checkout: Callable[
     assert len(finished) == 2
     build(tmp_path, tool, tmp_path / "checkout-one", "debug")
     assert finished[2:] == ["debian-debug"]
+
+
+@pytest.mark.parametrize("damage", ["written to", "gone", "list cut", "list gone"])
+def test_one_that_was_changed_is_made_again(
+    tmp_path: Path, finished: list[str], checkout: Callable[[str], Path], damage: str
+) -> None:
+    tool = Mkosi(("false",), {}, "27.1", "")
+    folder = build(tmp_path, tool, checkout("one")).folder
+    match damage:
+        case "written to":
+            (folder / "root").write_text("rooT")
+        case "gone":
+            (folder / "root").unlink()
+        case "list cut":
+            (folder / "image.json").write_text("{")
+        case "list gone":
+            (folder / "image.json").unlink()
+    assert build(tmp_path, tool, tmp_path / "checkout-one").folder == folder
+    assert (folder / "root").read_text() == "root"
+    assert len(finished) == 2
 
 
 def test_a_few_are_kept(tmp_path: Path, finished: list[str], checkout: Callable[[str], Path]) -> None:

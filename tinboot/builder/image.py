@@ -2,12 +2,16 @@
 
 An image is cached in `build/images/<name>-<digest of its recipe>/` and is independent of any config:
     kernel  initrd  root  kernel.config  {kernel,initrd,root}.cdx.json  image.json
+Builds are hard links into it, so what was written to one of them was written to all: such an image is made
+again, as the hashes in its image.json tell.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +71,9 @@ def build(recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, images: Pat
             )
     final = images / f"{recipe.name}-{recipe.digest(mkosi.version)[:16]}"
     with cache.alone(images / f".{recipe.name}.lock", report):
+        if final.exists() and not _intact(final):
+            report(f"{final.name} was changed since it was made: making it again")
+            shutil.rmtree(final)
         if not final.exists():
             cache.prune(images, recipe.name, _KEPT - 1)
             try:
@@ -78,6 +85,19 @@ def build(recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, images: Pat
                 raise output.unavailable(error, images) from error
         cache.used(final)
     return Image.read(final)
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        files = json.loads((folder / "image.json").read_text("utf-8"))["files"]
+        return all(_sha256(folder / name) == digest for name, digest in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _run(
@@ -109,7 +129,11 @@ def _complete(recipe: Recipe, made: Path, folder: Path) -> None:
     for image in _IMAGES:
         sbom.write(made / f"{image}.dpkg-status", folder / f"{image}.cdx.json", recipe, image)
     packages = _packages(made, recipe.lock())
-    fields = {"verity": opened._asdict(), "packages": [package._asdict() for package in packages]}
+    fields = {
+        "verity": opened._asdict(),
+        "packages": [package._asdict() for package in packages],
+        "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+    }
     (folder / "image.json").write_text(json.dumps(fields, indent=1) + "\n", "utf-8")
     for path in folder.iterdir():
         path.chmod(0o644)
