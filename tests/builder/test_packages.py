@@ -119,8 +119,9 @@ def test_trouble_with_the_mirror_is_not_taken_for_a_move(
 
 
 def test_no_network(tmp_path: Path, mirror: Mirror) -> None:
-    with pytest.raises(Unavailable, match=r"cannot fetch alpha: http://127\.0\.0\.1:1/x.*Connection refused"):
+    with pytest.raises(Unavailable, match="Connection refused") as refused:
         fetch(lock("alpha"), tmp_path / "debs", "http://127.0.0.1:1/x")
+    assert refused.value.message.startswith("cannot fetch alpha: http://127.0.0.1:1/x/pool/")
 
 
 def test_passwords_are_not_shown(tmp_path: Path, mirror: Mirror) -> None:
