@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def build_image(profile: str) -> Image:
     """From the cache of builds, where it is there."""
-    from tinboot.builder import archive, image, places, prepare, recipe
+    from tinboot.builder import image, places, prepare, recipe
 
-    wanted = recipe.this_checkout(archive.distribution_of_machine(), profile)
+    wanted = recipe.this_checkout(recipe.default_distribution(), profile)
     chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
     folder = places.build_folder() / "images"
     return image.build(wanted, chain.mkosi, chain.tools, chain.packages, folder, lambda _: None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tinboot.builder import places, recipe
+from tinboot.builder import archive, places, recipe
 from tinboot.formats.errors import Malformed, Refused, Unavailable
 
 
@@ -125,3 +125,22 @@ def test_inventories(checkout: Path) -> None:
     assert [path.name for path in lists] == ["inventory", "inventory.ubuntu", "inventory.debug"]
     lists = recipe.Recipe(checkout, "debian", "release").inventories("initrd")
     assert [path.name for path in lists] == ["inventory"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "locks", "expected"),
+    [
+        ("debian", ["debian", "ubuntu"], "debian"),
+        ("ubuntu", ["debian", "ubuntu"], "ubuntu"),
+        ("ubuntu", ["debian"], "debian"),
+        ("ubuntu", [], "ubuntu"),
+    ],
+)
+def test_default_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, locks: list[str], expected: str
+) -> None:
+    monkeypatch.setattr(archive, "distribution_of_machine", lambda: machine)
+    (tmp_path / "packages").mkdir()
+    for name in locks:
+        (tmp_path / "packages" / f"{name}.lock").touch()
+    assert recipe.default_distribution(tmp_path) == expected

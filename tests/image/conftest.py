@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from artefacts import Packaged, initrd_entries, packaged
 
-from tinboot.builder import archive, recipe, tools
+from tinboot.builder import recipe, tools
 from tinboot.builder.image import Image
 from tinboot.formats import cpio
 
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def wanted() -> recipe.Recipe:
     """The recipe of the release image."""
-    return recipe.this_checkout(archive.distribution_of_machine(), "release")
+    return recipe.this_checkout(recipe.default_distribution(), "release")
 
 
 @pytest.fixture(scope="session")

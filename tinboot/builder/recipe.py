@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import lockfile, places
+from tinboot.builder import archive, lockfile, places
 from tinboot.formats.errors import Refused, Unavailable
 
 DISTRIBUTIONS = ("debian", "ubuntu")
@@ -74,6 +74,16 @@ class Recipe:
                 link = path.readlink().as_posix() if path.is_symlink() else ""
                 state.update(f"{name} {bool(path.lstat().st_mode & 0o100)} {link} {content}\n".encode())
         return state.hexdigest()
+
+
+def default_distribution(repository: Path = places.REPOSITORY) -> str:
+    """The one whose archive this machine uses, if its packages are locked, else the first that is locked.
+
+    Raises `Unavailable` where the machine uses neither's.
+    """
+    machine = archive.distribution_of_machine()
+    locked = [name for name in DISTRIBUTIONS if (repository / "packages" / f"{name}.lock").exists()]
+    return machine if machine in locked or not locked else locked[0]
 
 
 def read_lock(repository: Path, name: str) -> lockfile.Lock:

@@ -11,7 +11,7 @@ from tinboot.builder import archive, lockfile, mkosi_tool, output, places, prepa
 from tinboot.builder.lockfile import Lock, Package
 from tinboot.builder.mkosi import Mkosi
 from tinboot.cli.progress import Progress, progress
-from tinboot.cli.setup import default_distribution, distribution_option
+from tinboot.cli.setup import distribution_option
 from tinboot.formats.errors import Unavailable
 
 #: Release of each distribution; mkosi.conf.d says the same, and a test compares.
@@ -27,7 +27,7 @@ def command(distribution: str | None, tools: bool) -> None:
     mkosi resolves and downloads, apt checks the archive's signatures; the lock then holds the SHA-256 of
     every package. Prints what changed. Review the difference, build, commit.
     """
-    name = distribution or default_distribution()
+    name = distribution or archive.distribution_of_machine()
     with progress() as shown:
         mkosi = mkosi_tool.find_mkosi()
         if tools:

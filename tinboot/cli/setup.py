@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from tinboot.builder import archive, mkosi_tool, namespaces, prepare, recipe
+from tinboot.builder import mkosi_tool, namespaces, prepare, recipe
 from tinboot.cli.progress import Progress, progress
 from tinboot.host import qemu
 from tinboot.host.launch import QEMU, Form
@@ -18,13 +18,13 @@ from tinboot.host.launch import QEMU, Form
 distribution_option = click.option(
     "--distribution",
     type=click.Choice(recipe.DISTRIBUTIONS),
-    help="What the image is made of.  [default: the distribution whose archive this machine uses]",
+    help="What the image is made of.  [default: the machine's own, where its packages are locked]",
 )
 
 
 def default_distribution() -> str:
-    """The distribution whose archive this machine's apt sources name; raises `Unavailable`."""
-    return archive.distribution_of_machine()
+    """What images are made of without `--distribution`; raises `Unavailable`."""
+    return recipe.default_distribution()
 
 
 def check_mkosi(shown: Progress, distribution: str) -> str:
