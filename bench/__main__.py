@@ -1,0 +1,10 @@
+"""`make bench`: every measurement, a table each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+for name in ("boot.py", "build.py", "wrap.py"):
+    subprocess.run([sys.executable, Path(__file__).with_name(name), *sys.argv[1:]], check=True)

@@ -1,0 +1,125 @@
+"""From QEMU's start to the mounted root: our initrd beside a busybox one and mkosi's own.
+
+One run, the same kernel, root bytes and QEMU arguments, instructions counted: with `-icount` QEMU executes
+the same instructions whatever else the machine does, so its CPU time follows them. The marker of each:
+
+    ours       the line of hook 20-root: read, verified, opened, mounted
+    systemd    bench-mounted.service, ordered after sysroot.mount, verity by systemd-veritysetup
+    busybox    `echo` after a mount of the same EROFS without any verity
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "qemu"))
+
+import peers
+from arguments import COUNT_INSTRUCTIONS, Disk
+from boot import boot
+from hostile_disks import config_disk
+from serial_log import Outcome
+
+from tinboot.builder import archive, image, places, prepare, recipe
+from tinboot.formats import cmdline, configdisk
+from tinboot.formats.errors import Unavailable
+from tinboot.formats.verity import BLOCK, serial_for
+
+CONFIG = b"cpus: 1\nmemory: 1024\n"
+OURS = 'tinboot-hook {"hook":"20-root"'
+
+#: The issue's limits, as ratios of CPU seconds.
+LIMITS = {"systemd": 0.2, "busybox": 1.35}
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """What is booted, and the line that says that the root is mounted."""
+
+    name: str
+    initrd: Path
+    cmdline: str
+    disks: tuple[Disk, ...]
+    marker: str
+
+
+def contenders(folder: Path) -> Iterator[Contender]:
+    """All of them, with the files they need in `folder`."""
+    wanted = recipe.this_checkout(archive.distribution_of_machine(), "release")
+    chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
+    built = image.build(
+        wanted, chain.mkosi, chain.tools, chain.packages, places.build_folder() / "images", lambda _: None
+    )
+    root = Disk(built.folder / "root", serial_for(built.verity.root_hash))
+    line = cmdline.render(cmdline.CommandLine(hashlib.sha256(CONFIG).hexdigest(), *built.verity))
+    config = Disk(config_disk(CONFIG, folder), configdisk.SERIAL)
+    ours = built.folder / "initrd"
+    yield Contender("ours", ours, line, (config, root), OURS)
+
+    common = "console=ttyS0 quiet panic=-1"
+    program = Path("/bin/busybox").read_bytes()
+    for name, hurried in (("busybox", False), ("busybox, same priority", True)):
+        bare = folder / name.replace(", ", "-").replace(" ", "-")
+        bare.write_bytes(peers.busybox_initrd(program, peers.entries(ours.read_bytes()), hurried=hurried))
+        yield Contender(name, bare, common, (root,), peers.MOUNTED)
+
+    tree = folder / "tree"  # systemd-veritysetup wants a hash device whose superblock comes first
+    tree.write_bytes((built.folder / "root").read_bytes()[built.verity.blocks * BLOCK :])
+    made = peers.make(built, chain, wanted.lock(), lambda step: print(step, file=sys.stderr))
+    verity = (
+        f"{common} root=/dev/mapper/root rootfstype=erofs ro roothash={built.verity.root_hash} "
+        "systemd.verity_root_data=/dev/vda systemd.verity_root_hash=/dev/vdb"
+    )
+    yield Contender("systemd", made.systemd, verity, (root, Disk(tree)), peers.MOUNTED)
+
+
+def measure(contender: Contender, kernel: Path, folder: Path) -> float:
+    """CPU seconds of QEMU until the marker."""
+    result = boot(
+        kernel,
+        contender.initrd,
+        contender.cmdline,
+        contender.disks,
+        log_dir=folder,
+        marker=contender.marker,
+        deadline=600,
+        extra=COUNT_INSTRUCTIONS,
+    )
+    if result.outcome is not Outcome.MARKER:
+        raise Unavailable(f"{contender.name} did not mount its root: {result.describe()}")
+    return result.event.cpu_seconds
+
+
+def main() -> None:
+    """Prints the table; runs alternate, so that a busy minute hits all alike."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="boots of each (default 3)")
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as name:
+        listed = list(contenders(Path(name)))
+        kernel = listed[0].disks[1].path.parent / "kernel"
+        taken: dict[str, list[float]] = {contender.name: [] for contender in listed}
+        for _ in range(runs):
+            for contender in listed:
+                taken[contender.name].append(measure(contender, kernel, Path(name)))
+        best = {which: min(times) for which, times in taken.items()}
+        print(f"\nQEMU's start to the root mounted, CPU s with counted instructions, {runs} runs each")
+        print(f"{'':24}{'best':>8}{'median':>8}{'ours is':>9}{'limit':>7}{'initrd':>10}{'files':>7}")
+        for contender in listed:
+            which, size = contender.name, contender.initrd.stat().st_size / 1e6
+            count = peers.files(peers.entries(contender.initrd.read_bytes()))
+            limit = f"{LIMITS[which]:.2f}" if which in LIMITS else ""
+            ratio = f"{best['ours'] / best[which]:.2f}"
+            middle = statistics.median(taken[which])
+            print(f"{which:24}{best[which]:8.2f}{middle:8.2f}{ratio:>9}{limit:>7}{size:7.2f} MB{count:7}")
+
+
+if __name__ == "__main__":
+    main()
