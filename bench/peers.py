@@ -1,4 +1,4 @@
-"""The initrds that bench/boot.py measures ours against, with the kernel modules of the production image.
+"""The initrds that bench/mounted.py measures ours against, with the kernel modules of the production image.
 
     systemd    mkosi's own initrd as it comes (mkosi/)
     python     the same with Python, cryptography and YAML (its profile)
@@ -135,8 +135,12 @@ def _module_tree(built: Image, packages: Path, folder: Path) -> Path:
         if package.image == "kernel" and package.name.startswith(("linux-image-", "linux-modules-")):
             (file,) = packages.glob(f"{package.name}_*.deb")
             subprocess.run(["dpkg-deb", "-x", str(file), str(folder)], check=True)
-    tree = folder / "usr/lib/modules"
-    return tree if tree.is_dir() else folder / "lib/modules"
+    if not (folder / "lib").exists():
+        (folder / "lib").symlink_to("usr/lib")
+    (version,) = (folder / "lib/modules").iterdir()
+    # the packages leave their index to be made where they are installed, and modinfo reads it
+    subprocess.run([*tools.tool("depmod"), "-b", str(folder), version.name], check=True)
+    return version.parent.resolve()
 
 
 def _from_package(package: Path) -> bytes:

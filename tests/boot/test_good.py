@@ -79,11 +79,15 @@ def run(state):
     os.setsid()
     while os.pread(comm, 64, 0) != b"systemd\\n":
         time.sleep(0.2)
-    time.sleep(1)
     def read(path):
         fd = os.open("root/" + path, os.O_RDONLY, dir_fd=root)
         return os.read(fd, 100).decode().strip()
-    host = read("proc/sys/kernel/hostname")
+    for _ in range(200):  # systemd sets it early, though not at once
+        host = read("proc/sys/kernel/hostname")
+        if host != "(none)":
+            break
+        time.sleep(0.2)
+    time.sleep(1)
     same = read("etc/machine-id") == read("run/tinboot/machine-id")
     try:
         fd = os.open("root/run/credentials", os.O_RDONLY, dir_fd=root)
