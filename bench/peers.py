@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import stat
 import subprocess
 import tarfile
 from collections.abc import Iterable
@@ -104,9 +103,14 @@ def entries(initrd: bytes) -> list[cpio.Entry]:
     return [e for part in (initrd[:at], unpacked) for found in cpio.read_all(part) for e in found.entries]
 
 
-def files(listed: Iterable[cpio.Entry]) -> int:
-    """How many regular files are among `listed`."""
-    return sum(stat.S_ISREG(entry.mode) for entry in listed)
+def files(initrd: bytes) -> int:
+    """How many regular files an initrd holds, as GNU cpio lists them (mkosi's has hard links)."""
+    at = initrd.index(_ZSTD)
+    unpack = [*tools.tool("zstd"), "-dc"]
+    unpacked = subprocess.run(unpack, input=initrd[at:], stdout=subprocess.PIPE, check=True).stdout
+    listing = ["cpio", "--list", "--verbose", "--quiet"]
+    listed = subprocess.run(listing, input=unpacked, stdout=subprocess.PIPE, check=True).stdout
+    return sum(line.startswith(b"-") for line in listed.splitlines())
 
 
 def _build(name: str, chain: Toolchain, lock: Lock, modules: Path, work: Path, log: Path) -> None:

@@ -6,12 +6,18 @@ Built once and shared by all workers, by tinboot's own cache and lock; a test th
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from tinboot.builder.image import Image
+
+
+# Under nohup the signal is ignored here and so in every program that a test starts, which then rightly goes
+# on ignoring it: the tests that send it need what a person at a terminal has.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def build_image(profile: str) -> Image:
