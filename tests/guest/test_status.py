@@ -22,5 +22,5 @@ def test_is_one_line_with_what_was_sealed() -> None:
 
 
 def test_what_is_no_json_is_not_passed_on() -> None:
-    with pytest.raises(ValueError, match="JSON|Expecting"):
+    with pytest.raises(ValueError, match="Expecting"):
         status_line(b"not json", "release", 1)
