@@ -119,7 +119,8 @@ def main() -> None:
         best = {which: min(values) for which, values in taken.items()}
         print(f"\nQEMU's start to the root mounted, best of {runs} runs each; limits are of CPU seconds")
         print(
-            f"{'':22}{'CPU s':>7}{'ours is':>8}{'limit':>6}{'10^9 instr.':>12}{'ours is':>8}{'initrd':>10}{'files':>6}"
+            f"{'':22}{'CPU s':>7}{'ours is':>8}{'limit':>6}"
+            f"{'10^9 instr.':>12}{'ours is':>8}{'initrd':>10}{'files':>6}"
         )
         for contender in listed:
             which, size = contender.name, contender.initrd.stat().st_size / 1e6
