@@ -28,7 +28,7 @@ from qmp import Qmp
 from serial_log import Event, Lines, Outcome, read_event
 
 from tinboot.host.launch import QEMU, Form
-from tinboot.host.qemu import find
+from tinboot.host.qemu import find, parse_version, version_text
 
 #: Bytes of serial log. A quiet boot prints about 2 KB, a verbose kernel 60 KB.
 LOG_LIMIT = 4 << 20
@@ -41,6 +41,14 @@ _TERMINATE_SECONDS = 5  # from SIGTERM to SIGKILL; QEMU takes a few ms
 def find_qemu() -> str:
     """`TINBOOT_QEMU`, else the one in PATH, as an absolute path; raises Unavailable if it is too old."""
     return str(Path(find(os.environ.get("TINBOOT_QEMU") or QEMU, Form.HARNESS)).resolve())
+
+
+@cache
+def qemu_version() -> tuple[int, int]:
+    """Of `find_qemu`, major and minor."""
+    version = parse_version(version_text(find_qemu()) or "")
+    assert version is not None, "find_qemu has read it"
+    return version
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +146,9 @@ class Machine:
             except queue.Empty:
                 if prompt is not None:
                     self._matched = len(prompt)
-                    return self._now(Outcome.MARKER, prompt)
+                    return self.now(Outcome.MARKER, prompt)
                 outcome = Outcome.TIMED_OUT if self._said_something else Outcome.SILENT
-                return self._now(outcome, f"{seconds:g} s")
+                return self.now(outcome, f"{seconds:g} s")
             self._said_something |= bool(text.strip())
             self._keep(event)
             unseen = text[self._matched :]
@@ -148,7 +156,7 @@ class Machine:
                 self._matched = 0
             if marker is not None and marker in unseen:
                 if whole:
-                    return self._now(Outcome.MARKER, text)
+                    return self.now(Outcome.MARKER, text)
                 prompt = text
                 deadline = min(deadline, time.monotonic() + _PROMPT_SECONDS)
             elif event is not None and not (event.outcome is Outcome.UP and marker is not None):
@@ -206,7 +214,8 @@ class Machine:
         if event is not None and event.outcome is not Outcome.ENDED:
             self.events.append(event)
 
-    def _now(self, outcome: Outcome, text: str) -> Event:
+    def now(self, outcome: Outcome, text: str) -> Event:
+        """An event of this moment that is no line of the guest's."""
         return Event(outcome, text, time.monotonic() - self.started, self.cpu_seconds())
 
     def _drain(self, serial: BinaryIO) -> None:

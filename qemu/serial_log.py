@@ -37,6 +37,7 @@ class Outcome(Enum):
     FLOODED = "printed more than the log's bound"
     TIMED_OUT = "printed nothing decisive by the deadline"
     SILENT = "printed nothing at all by the deadline"
+    DEAD_LOOP = "was stopped by its firmware"
 
 
 @dataclass(frozen=True, slots=True)

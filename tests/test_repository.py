@@ -172,11 +172,12 @@ def test_nothing_catches_everything() -> None:
 def test_checkouts_have_the_committed_bytes() -> None:
     """Files of the image are inputs of a measurement: git converts no line ending, on no machine."""
     assert "* -text" in (REPOSITORY / ".gitattributes").read_text().splitlines()
-    assert [name for name, text in texts() if "\r\n" in text] == []
+    # edk2's files have DOS line ends, and so have the lines of a patch for them
+    assert [n for n, text in texts() if "\r\n" in text and not n.startswith("ovmf/patches/")] == []
 
 
 def test_programs_are_executable() -> None:
-    programs = ("setup.sh", ".ci/run")
+    programs = ("setup.sh", ".ci/run", "ovmf/build")
     assert [name for name in programs if not (REPOSITORY / name).stat().st_mode & stat.S_IXUSR] == []
 
 

@@ -14,6 +14,8 @@ HASH = "0123456789abcdef" * 4
 HEADER = "tinboot-packages 1 debian trixie 20261125T040357Z\n"
 LINE = f"bash 1:5.2-1+b1 amd64 {HASH} debian pool/main/b/bash/bash_5.2-1%2bb1_amd64.deb\n"
 
+SOURCE = f"edk2 2025.02-8+b1 source {HASH} debian pool/main/e/edk2/edk2_2025.02-8%2bb1.debian.tar.xz\n"
+
 names = st.from_regex(r"[a-z0-9][a-z0-9+.-]{1,12}", fullmatch=True)
 packages = st.builds(
     Package,
@@ -48,6 +50,11 @@ def test_the_file_name_is_apts() -> None:
     assert package.file == "bash_1%3a5.2-1+b1_amd64.deb"
 
 
+def test_the_file_name_of_a_source_is_the_pools() -> None:
+    package = lockfile.parse("x", HEADER + SOURCE).packages[0]
+    assert package.file == "edk2_2025.02-8+b1.debian.tar.xz"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -60,7 +67,12 @@ def test_the_file_name_is_apts() -> None:
         (HEADER + LINE + "\n", "p.lock:3: 1 fields"),
         (HEADER + LINE.replace(" amd64", "  amd64"), "p.lock:2: 7 fields"),
         (HEADER + LINE.replace("\n", "\r\n"), "p.lock:2: "),
-        (HEADER + LINE.replace("amd64 ", "i386 "), "architecture 'i386' is neither amd64 nor all"),
+        (
+            HEADER + LINE.replace("amd64 ", "i386 "),
+            "architecture 'i386' is none of ['amd64',",
+        ),
+        (HEADER + LINE.replace("amd64 ", "source "), "does not end in .tar.xz"),
+        (HEADER + SOURCE.replace(" source ", " all "), "does not end in .deb"),
         (HEADER + LINE.replace(HASH, HASH.upper()), "does not match"),
         (HEADER + LINE.replace(HASH, HASH[1:]), "does not match"),
         (HEADER + LINE.replace(" debian ", " mirror "), "'mirror' is no kind of archive"),

@@ -89,7 +89,8 @@ def test_no_mirror(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_locks_options_are_those_of_its_images() -> None:
-    assert prepare.image_options("tools") == [f"--directory={places.REPOSITORY / 'mkosi.tools'}"]
+    for tree in prepare.TREES:
+        assert prepare.image_options(tree) == [f"--directory={places.REPOSITORY / f'mkosi.{tree}'}"]
     options = prepare.image_options("ubuntu")
     assert "--distribution=ubuntu" in options
     assert "--profile=debug" in options  # the widest: a lock holds the packages of every profile

@@ -29,9 +29,9 @@ def repository(tmp_path: Path) -> Path:
     return top
 
 
-def make(tmp_path: Path, repository: Path, body: str = MAKE) -> Path:
+def make(tmp_path: Path, repository: Path, body: str = MAKE, name: str = "tools") -> Path:
     tool = fake(tmp_path / "mkosi", body)
-    return toolstree.make(tool, repository, tmp_path / "debs", tmp_path / "build", lambda _: None)
+    return toolstree.make(tool, repository, name, tmp_path / "debs", tmp_path / "build", lambda _: None)
 
 
 def calls(tmp_path: Path) -> int:

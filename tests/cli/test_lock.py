@@ -30,22 +30,21 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for kind in ("debian", "debian-security"):
         monkeypatch.setenv(f"TINBOOT_{kind.upper().replace('-', '_')}_MIRROR", "http://mirror.invalid/d")
     monkeypatch.setattr(mkosi_tool, "find_mkosi", lambda: Mkosi(("false",), {}, "27.1", ""))
-    monkeypatch.setattr(prepare, "tools_tree", lambda *_: tmp_path)
+    monkeypatch.setattr(prepare, "tree", lambda *_: tmp_path)
     monkeypatch.setattr(prepare, "download", lambda *_: [])
     monkeypatch.setattr(relock, "lock_of", today)
     return tmp_path
 
 
-def test_renews_both_and_says_what_changed(repository: Path) -> None:
+def test_renews_all_and_says_what_changed(repository: Path) -> None:
     result = CliRunner().invoke(lock.command, ["--distribution", "debian"])
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
         "- beta 1.0",
         "+ gamma 1",
-        "+ alpha 2",
-        "+ gamma 1",
+        *2 * ["+ alpha 2", "+ gamma 1"],
     ]
-    for name in ("tools", "debian"):
+    for name in ("tools", "firmware", "debian"):
         path = repository / "packages" / f"{name}.lock"
         assert lockfile.parse(name, path.read_text()).stamp == "20261231T000000Z"
         assert path.stat().st_mode & 0o777 == 0o644

@@ -1,4 +1,4 @@
-"""The package lock: exactly which packages an image, or the tools tree, is made from.
+"""The package lock: exactly which packages an image, or a tree of programs, is made from.
 
 A text file a distribution, `packages/<name>.lock`, one package a line, sorted:
 
@@ -7,6 +7,7 @@ A text file a distribution, `packages/<name>.lock`, one package a line, sorted:
 
 The header's stamp is when the lock was made, for snapshot archives. `debian` or `debian-security` says
 which of the machine's own mirrors holds the path; no host is ever named. Only the SHA-256 is trusted.
+`ovmf/sources.lock` has the same form: its architecture is `source`, its files are tarballs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Literal, TypeGuard, get_args
+from urllib.parse import unquote
 
 from tinboot.formats.errors import Malformed
 
@@ -23,7 +25,8 @@ Kind = Literal["debian", "debian-security", "ubuntu", "ubuntu-security"]
 _HEADER = re.compile(r"tinboot-packages 1 (debian|ubuntu) ([a-z]+) ([0-9]{8}T[0-9]{6}Z)")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian Policy 5.6.1
 _VERSION = re.compile(r"[0-9A-Za-z.+~:-]+")  # Debian Policy 5.6.12
-_PATH = re.compile(r"pool/[A-Za-z0-9+._~%/-]+\.deb")
+_PATH = re.compile(r"pool/[A-Za-z0-9+._~%/-]+\.(deb|tar\.xz)")
+_SUFFIXES = {"amd64": ".deb", "all": ".deb", "source": ".tar.xz"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RENEW = "renew it with `tinboot lock`; it is not written by hand"
 
@@ -41,7 +44,9 @@ class Package:
 
     @property
     def file(self) -> str:
-        """The file name apt gives it: the epoch's colon is %3a."""
+        """The file name apt gives it: the epoch's colon is %3a. A source's is that in the pool."""
+        if self.architecture == "source":
+            return unquote(self.path.rpartition("/")[2])
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
 
     def __str__(self) -> str:
@@ -92,8 +97,13 @@ def parse(file: str, text: str) -> Lock:
                 raise Malformed(f"{where} {value[:80]!r} does not match {pattern.pattern}", _RENEW)
         if not package.archive.startswith(match[1]):
             raise Malformed(f"{where} {package.archive} is no archive of {match[1]}", _RENEW)
-        if package.architecture not in ("amd64", "all"):
-            raise Malformed(f"{where} architecture {package.architecture!r} is neither amd64 nor all", _RENEW)
+        suffix = _SUFFIXES.get(package.architecture)
+        if suffix is None:
+            raise Malformed(
+                f"{where} architecture {package.architecture!r} is none of {[*_SUFFIXES]}", _RENEW
+            )
+        if not package.path.endswith(suffix):
+            raise Malformed(f"{where} {package.path!r} does not end in {suffix}", _RENEW)
         if ".." in package.path.split("/"):
             raise Malformed(f"{where} {package.path!r} climbs out of the pool", _RENEW)
         if packages and packages[-1].name >= package.name:

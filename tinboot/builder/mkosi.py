@@ -37,6 +37,12 @@ class Mkosi:
     version: str
     origin: str
 
+    @property
+    def sandbox(self) -> tuple[str, ...]:
+        """How mkosi-sandbox of the same mkosi is started: the module, or the program beside an installed one."""
+        *start, last = self.command
+        return (*start, "mkosi.sandbox") if last == "mkosi" else (*start, f"{last}-sandbox")
+
     def build(
         self,
         options: Sequence[str],
@@ -56,17 +62,17 @@ class Mkosi:
         (sandbox / "etc/apt/sources.list.d").mkdir(parents=True)
         if sources is not None:
             (sandbox / "etc/apt/sources.list.d/mkosi.sources").write_text(sources, "utf-8")
-        with _workspace(scratch) as workspace, log.open("wb") as file:
+        with workspace(scratch) as space, log.open("wb") as file:
             command = [
-                *([] if network else _without_network()),
+                *([] if network else without_network()),
                 *self.command,
                 f"--sandbox-tree={sandbox}",
-                f"--workspace-directory={workspace}",
+                f"--workspace-directory={space}",
                 *options,
                 "--force",
                 "build",
             ]
-            status = _run(command, _environment(self.environment), file, report)
+            status = _run(command, environment(self.environment), file, report)
         if status:
             said = log.read_text("utf-8", "replace").splitlines()
             full = any(os.strerror(errno.ENOSPC) in line for line in said)
@@ -113,19 +119,19 @@ def end(process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float
         process.kill()
 
 
-def _without_network() -> list[str]:
+def without_network() -> list[str]:
     """A network namespace with nothing in it; an unprivileged mkosi makes its own (WithNetwork=no)."""
     return ["unshare", "--net", "--"] if os.geteuid() == 0 else []
 
 
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """What reaches mkosi: no locale, no time zone, nothing that a caller may have set."""
     kept = {name: os.environ[name] for name in ("HOME", "USER") if name in os.environ}
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC", **kept, **extra}
 
 
 @contextmanager
-def _workspace(scratch: Path) -> Iterator[Path]:
+def workspace(scratch: Path) -> Iterator[Path]:
     """Memory if there is enough of it: unpacking packages twice as fast is half of a build's time."""
     memory = Path("/dev/shm")  # noqa: S108 - a private folder in it
     with Path("/proc/meminfo").open("r", encoding="ascii") as file:

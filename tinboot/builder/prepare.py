@@ -1,4 +1,4 @@
-"""Everything a locked build needs, fetched once: mkosi, packages, the tools tree."""
+"""Everything a locked build needs, fetched once: mkosi, packages, the trees of programs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import archive, cache, mkosi_tool, packages, places, recipe, toolstree
+from tinboot.builder import archive, cache, lockfile, mkosi_tool, packages, places, recipe, toolstree
 from tinboot.builder.lockfile import Lock, Package
 from tinboot.builder.mkosi import Mkosi, Report
 from tinboot.formats.errors import Unavailable
 
 #: Called with the name of a lock and how many of its packages are there.
 Progress = Callable[[str, int, int], None]
+
+#: Trees of programs, each with a recipe mkosi.<name>/, a lock and a link build/<name>: what makes images
+#: and volumes, and what compiles the firmware. Both are Debian's.
+TREES = ("tools", "firmware")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +30,32 @@ class Toolchain:
     packages: Path
 
 
+@dataclass(frozen=True, slots=True)
+class FirmwareKit:
+    """`tree`: the compiler's; `sources`: the firmware's tarballs, in the order of their lock."""
+
+    mkosi: Mkosi
+    tree: Path
+    sources: tuple[Path, ...]
+
+
 def toolchain(distribution: str, report: Report, progress: Progress) -> Toolchain:
     """Fetches what is missing, makes the tools tree if it is not there. Raises `Unavailable`."""
     mkosi = mkosi_tool.find_mkosi()
-    tools = tools_tree(mkosi, report, progress)
+    tools = tree("tools", mkosi, report, progress)
     return Toolchain(mkosi, tools, locked_packages(distribution, mkosi, report, progress))
 
 
-def tools_tree(mkosi: Mkosi, report: Report, progress: Progress) -> Path:
-    """The link build/tools to the tree of packages/tools.lock."""
-    folder = locked_packages("tools", mkosi, report, progress)
-    return toolstree.make(mkosi, places.REPOSITORY, folder, places.build_folder(), report)
+def firmware_kit(report: Report, progress: Progress) -> FirmwareKit:
+    """The compiler's tree and the firmware's sources; a build then needs no network. Raises `Unavailable`."""
+    mkosi = mkosi_tool.find_mkosi()
+    return FirmwareKit(mkosi, tree("firmware", mkosi, report, progress), firmware_sources(report, progress))
+
+
+def tree(name: str, mkosi: Mkosi, report: Report, progress: Progress) -> Path:
+    """The link build/<name> to the tree of packages/<name>.lock; `name` is one of `TREES`."""
+    folder = locked_packages(name, mkosi, report, progress)
+    return toolstree.make(mkosi, places.REPOSITORY, name, folder, places.build_folder(), report)
 
 
 def locked_packages(name: str, mkosi: Mkosi, report: Report, progress: Progress) -> Path:
@@ -60,6 +79,31 @@ def locked_packages(name: str, mkosi: Mkosi, report: Report, progress: Progress)
     return folder
 
 
+def firmware_sources(report: Report, progress: Progress) -> tuple[Path, ...]:
+    """The tarballs of ovmf/sources.lock, each checked, below build/packages/sources."""
+    file = "ovmf/sources.lock"
+    lock = lockfile.parse(file, (places.REPOSITORY / file).read_text("utf-8"))
+    folder = places.build_folder() / "packages" / "sources"
+
+    def gone(missing: list[Package], _: Path) -> None:
+        names = ", ".join(f"{source.file} ({source.archive}: {source.path})" for source in missing)
+        raise Unavailable(
+            f"the mirror of this machine no longer has {names} as {file} names it",
+            f"put it into {folder}, from wherever it can be had: only the SHA-256 counts; or set "
+            f"{archive.variable('debian')} to a snapshot of {lock.stamp}",
+        )
+
+    with cache.alone(folder.with_name(".sources.lock"), report):
+        packages.fetch(
+            lock,
+            folder,
+            archive.machine_mirrors,
+            progress=lambda done, of: progress("sources", done, of),
+            fallback=gone,
+        )
+    return tuple(folder / source.file for source in lock.packages)
+
+
 def _from_snapshot(name: str, lock: Lock, mkosi: Mkosi, target: Path, report: Report) -> None:
     """Has mkosi build from its `Snapshot=` of the lock's stamp, for the packages that it downloads."""
     with tempfile.TemporaryDirectory(prefix="tinboot-snapshot-") as folder:
@@ -75,8 +119,8 @@ def _from_snapshot(name: str, lock: Lock, mkosi: Mkosi, target: Path, report: Re
 
 def image_options(name: str) -> list[str]:
     """mkosi's options to build everything that the lock `name` is for: the widest profile has it all."""
-    if name == "tools":
-        return [f"--directory={places.REPOSITORY / 'mkosi.tools'}"]
+    if name in TREES:
+        return [f"--directory={places.REPOSITORY / f'mkosi.{name}'}"]
     return [
         f"--directory={places.REPOSITORY}",
         f"--distribution={name}",

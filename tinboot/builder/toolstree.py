@@ -1,4 +1,4 @@
-"""The tools tree: the programs that make images and volumes, from `packages/tools.lock`."""
+"""Trees of programs, from locked packages: `tools` makes images and volumes, `firmware` compiles firmware."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from tinboot.builder.mkosi import Mkosi, Report
 _KEPT = 2
 
 
-def make(mkosi: Mkosi, repository: Path, packages: Path, build: Path, report: Report) -> Path:
-    """`build`/tools, a link to the tree of this lock, recipe and mkosi; made if it is not there.
+def make(mkosi: Mkosi, repository: Path, name: str, packages: Path, build: Path, report: Report) -> Path:
+    """`build`/<name>, a link to the tree of this lock, recipe and mkosi; made if it is not there.
 
     `packages`: a folder with the lock's files. Needs apt and dpkg on the host, nothing else.
     """
     state = hashlib.sha256(mkosi.version.encode())
-    for path in (repository / "packages/tools.lock", *sorted((repository / "mkosi.tools").iterdir())):
+    recipe = repository / f"mkosi.{name}"
+    for path in (repository / f"packages/{name}.lock", *sorted(recipe.iterdir())):
         state.update(path.read_bytes())
-    final = build / f"tools-{state.hexdigest()[:16]}"
-    link = build / "tools"
-    with cache.alone(build / ".tools.lock", report):
+    final = build / f"{name}-{state.hexdigest()[:16]}"
+    link = build / name
+    with cache.alone(build / f".{name}.lock", report):
         try:
             if not final.exists():
-                cache.prune(build, "tools", _KEPT - 1)
-                _make(mkosi, repository, packages, final, report)
+                cache.prune(build, name, _KEPT - 1)
+                _make(mkosi, recipe, name, packages, final, report)
             cache.used(final)
             if not link.is_symlink() or link.readlink() != Path(final.name):
-                staged = build / ".tools.link"
+                staged = build / f".{name}.link"
                 staged.unlink(missing_ok=True)
                 staged.symlink_to(final.name)
                 staged.replace(link)
@@ -38,16 +39,16 @@ def make(mkosi: Mkosi, repository: Path, packages: Path, build: Path, report: Re
     return link
 
 
-def _make(mkosi: Mkosi, repository: Path, packages: Path, final: Path, report: Report) -> None:
+def _make(mkosi: Mkosi, recipe: Path, name: str, packages: Path, final: Path, report: Report) -> None:
     with output.scratch(final) as folder:
         work = folder / "work"
         (work / "cache").mkdir(parents=True)
         options = [
-            f"--directory={repository / 'mkosi.tools'}",
+            f"--directory={recipe}",
             f"--package-directory={packages}",
             f"--package-cache-directory={work / 'cache'}",
             f"--output-directory={folder}",
         ]
-        log = final.with_name("tools.log")
+        log = final.with_name(f"{name}.log")
         mkosi.build(options, sources="", scratch=work, log=log, network=False, report=report)
-        (folder / "tools").replace(final)
+        (folder / name).replace(final)

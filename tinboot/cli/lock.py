@@ -20,9 +20,9 @@ RELEASES = {"debian": "trixie", "ubuntu": "noble"}
 
 @click.command()
 @distribution_option
-@click.option("--tools/--no-tools", default=True, help="Renew packages/tools.lock, too.  [default: yes]")
+@click.option("--tools/--no-tools", default=True, help="Renew the locks of programs, too.  [default: yes]")
 def command(distribution: str | None, tools: bool) -> None:
-    """Renew packages/<distribution>.lock, and packages/tools.lock, from this machine's archives.
+    """Renew packages/<distribution>.lock, tools.lock and firmware.lock from this machine's archives.
 
     mkosi resolves and downloads, apt checks the archive's signatures; the lock then holds the SHA-256 of
     every package. Prints what changed. Review the difference, build, commit.
@@ -31,8 +31,9 @@ def command(distribution: str | None, tools: bool) -> None:
     with progress() as shown:
         mkosi = mkosi_tool.find_mkosi()
         if tools:
-            _renew("tools", "debian", mkosi, shown)
-        prepare.tools_tree(mkosi, shown.note, shown.count)
+            for tree in prepare.TREES:
+                _renew(tree, "debian", mkosi, shown)
+        prepare.tree("tools", mkosi, shown.note, shown.count)
         _renew(name, name, mkosi, shown)
 
 
