@@ -17,6 +17,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -199,10 +200,8 @@ def _run(
         deadline = time.monotonic() + _DEADLINE
         try:
             while True:
-                try:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)
-                except subprocess.TimeoutExpired:
-                    pass
                 for line in written:
                     if line.startswith("‣"):
                         report(line.removeprefix("‣").strip())
@@ -221,10 +220,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signum)
         except ProcessLookupError:
             return
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(_ENDS)
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def _cpu_seconds() -> float:

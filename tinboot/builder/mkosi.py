@@ -39,7 +39,7 @@ class Mkosi:
 
     @property
     def sandbox(self) -> tuple[str, ...]:
-        """How mkosi-sandbox of the same mkosi is started: the module, or the program beside an installed one."""
+        """How the same mkosi's sandbox is started: its module, or the program beside an installed mkosi."""
         *start, last = self.command
         return (*start, "mkosi.sandbox") if last == "mkosi" else (*start, f"{last}-sandbox")
 
