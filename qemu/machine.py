@@ -15,6 +15,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -167,6 +168,13 @@ class Machine:
     ) -> object:
         """One QMP command; see qmp.Qmp.execute."""
         return self.qmp.execute(command, arguments, seconds=seconds)
+
+    def physical_memory(self, address: int, size: int) -> bytes:
+        """What the guest has there, flash included. Before its first instruction with `-S`, then `cont`."""
+        with tempfile.TemporaryDirectory(prefix="tinboot-memory-") as folder:
+            file = Path(folder) / "memory"
+            self.execute("pmemsave", {"val": address, "size": size, "filename": str(file)}, seconds=60)
+            return file.read_bytes()
 
     def cpu_seconds(self) -> float:
         """User and system time of QEMU's threads so far (proc(5), stat fields 14 and 15), in 10 ms steps."""
