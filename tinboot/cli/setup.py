@@ -50,12 +50,19 @@ def get_packages(shown: Progress, distribution: str) -> str:
     return f"{distribution}, with the tools tree {made.tools.resolve()}"
 
 
+def get_firmware(shown: Progress, distribution: str) -> str:
+    """The firmware's sources and its compiler; the build itself comes when it is first needed."""
+    made = prepare.firmware_kit(shown.note, shown.count)
+    return f"{len(made.sources)} sources, compiler {made.tree.resolve()}"
+
+
 #: In this order; each returns what it found, in a few words.
 STEPS: dict[str, Callable[[Progress, str], str]] = {
     "mkosi": check_mkosi,
     "QEMU": check_qemu,
     "namespaces": check_namespaces,
     "packages": get_packages,
+    "firmware": get_firmware,
 }
 
 
@@ -64,8 +71,9 @@ STEPS: dict[str, Callable[[Progress, str], str]] = {
 def command(distribution: str | None) -> None:
     """Fetch and check the tools that builds need.
 
-    mkosi, QEMU's version, locked packages and the tools tree. What is done is not done again, what was
-    interrupted goes on. Ends with 6 and the remedy if something cannot be had.
+    mkosi, QEMU's version, locked packages, the tools tree, and the firmware's sources and compiler. What is
+    done is not done again, what was interrupted goes on. Ends with 6 and the remedy if something cannot be
+    had.
     """
     with progress() as shown:
         for name, step in STEPS.items():

@@ -38,7 +38,7 @@ def qemu(machine: Machine) -> Finding:
 
 def ovmf(machine: Machine) -> Finding:
     """A firmware with room for the kernel hashes. Whose it is only the launch digest tells."""
-    remedy = "name an AmdSev build of OVMF by --firmware: other builds do not check the kernel"
+    remedy = "`tinboot firmware build` makes one; builds of other platforms do not check the kernel"
     places = [machine.root / place for place in _FIRMWARE] if machine.firmware is None else [machine.firmware]
     for path in places:
         data = _firmware(path)
