@@ -21,12 +21,13 @@ from tinboot.builder.mkosi import Mkosi
 from tinboot.builder.prepare import FirmwareKit
 from tinboot.formats.errors import Malformed, Mismatch, Unavailable
 
-#: A sandbox that, in place of the compiler, runs the test's program with what it is given: `work` is the host's
-#: folder that the build's folder is bound to, `words` the words behind "--".
+#: A sandbox that runs a test's program in place of the compiler: `words` are those behind "--", `work` is the
+#: host's folder that the build's folder is bound to.
 HEAD = """
 at = sys.argv.index("--")
 words = sys.argv[at + 1:]
-work = Path(next(sys.argv[n + 1] for n in range(at - 2) if sys.argv[n] == "--bind" and sys.argv[n + 2] == words[4]))
+bound = [sys.argv[n + 1 : n + 3] for n in range(at) if sys.argv[n] == "--bind"]
+work = Path(next(host for host, place in bound if place == words[4]))
 with open(Path(sys.argv[0]).with_name("calls"), "a") as calls:
     calls.write(json.dumps([words, dict(os.environ), sys.argv[1:at]]) + "\\n")
 """
@@ -71,8 +72,15 @@ def test_built_once(repository: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ovmf/build", "ovmf/sources.lock", "ovmf/patches/0001-no-grub.patch", "ovmf/patches/0009-new.patch"]
-    + ["packages/firmware.lock", "mkosi.firmware/mkosi.conf"],
+    [
+        *(
+            "ovmf/build",
+            "ovmf/sources.lock",
+            "ovmf/patches/0001-no-grub.patch",
+            "ovmf/patches/0009-new.patch",
+        ),
+        *("packages/firmware.lock", "mkosi.firmware/mkosi.conf"),
+    ],
 )
 def test_another_input_makes_another(repository: Path, name: str) -> None:
     before = build(repository)
@@ -162,7 +170,8 @@ from pathlib import Path
 from tinboot.builder import firmware, output
 from test_firmware import kit
 with output.stoppable():
-    firmware.build(Path(sys.argv[1]), lambda: kit(Path(sys.argv[1]).parent, Path(sys.argv[2]).read_text()), print)
+    top = Path(sys.argv[1])
+    firmware.build(top, lambda: kit(top.parent, (top / "body").read_text()), print)
 """
 
 
@@ -175,9 +184,7 @@ def test_a_signal_ends_the_whole_build(repository: Path) -> None:
     (repository / "body").write_text(body)
     environment = {**os.environ, "PYTHONPATH": f"{places.REPOSITORY}:{Path(__file__).parent}:"}
     environment["PYTHONPATH"] += str(places.REPOSITORY / "tests/support")
-    with subprocess.Popen(
-        [sys.executable, "-c", STOPPED, str(repository), str(repository / "body")], env=environment
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", STOPPED, str(repository)], env=environment) as process:
         pid = repository.parent / "pid"
         deadline = time.monotonic() + 60
         while not pid.exists() or not pid.read_text():
