@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import deadloop
+import measured_boot
 from arguments import Disk, arguments
 from machine import Exit, Machine
-from serial_log import Event, Outcome
+from serial_log import Event, Outcome, clean
 
 import tinboot.formats.halt
 from tinboot.formats.errors import Unavailable
@@ -105,6 +107,12 @@ class BootResult:
             expected = "after the hand-over" if after_up else "before any hand-over"
             raise AssertionError(f"expected a panic and no halt, {expected}: {self.describe()}")
 
+    def expect_dead_loop(self, *, said: str = "") -> None:
+        """An AssertionError unless the firmware stopped the machine, its last word being `said`."""
+        words = "".join(clean(line) for line in self.log.read_bytes().split(b"\n")).strip()
+        if self.outcome is not Outcome.DEAD_LOOP or self.events or words != said:
+            raise AssertionError(f"expected the firmware to stop, and to say {said!r}: {self.describe()}")
+
     def describe(self) -> str:
         """What happened, for a person: outcome, refusal, end of QEMU, the last lines, where the log lies."""
         said = f"{self.outcome.value} ({self.event.text[:500]})" if self.event.text else self.outcome.value
@@ -127,15 +135,31 @@ def boot(
     deadline: float = DEADLINE,
     marker: str | None = None,
     extra: Sequence[str] = (),
+    under: Path | None = None,
 ) -> BootResult:
     """Boots until `tinboot-up` (or `marker`), a halt, a panic, QEMU's end, or `deadline` seconds.
 
-    `memory` in MiB. `extra` are further QEMU arguments. The logs are `boot.log`, `boot-2.log`, … in
-    `log_dir`. Raises Unavailable where QEMU itself fails: that says nothing about the guest.
+    `memory` in MiB. `extra` are further QEMU arguments. `under`: the production firmware, which compares
+    kernel, initrd and command line with their hashes; without it QEMU's own loader starts the kernel. The
+    logs are `boot.log`, `boot-2.log`, … in `log_dir`. Raises Unavailable where QEMU itself fails: that
+    says nothing about the guest.
     """
     listed = arguments(kernel, initrd, cmdline, disks, memory=memory, cpu=cpu, smp=smp, accel=accel)
-    with Machine([*listed, *extra], log=next_log(log_dir)) as machine:
+    listed += extra
+    if under is not None:
+        listed = measured_boot.under(listed, under, log_dir, measured_boot.hashes(listed))
+        return run(listed, log_dir, deadline, marker)
+    with Machine(listed, log=next_log(log_dir)) as machine:
         event = machine.wait(deadline, marker=marker)
+        return finish(machine, event)
+
+
+def run(
+    listed: Sequence[str], log_dir: Path, deadline: float = DEADLINE, marker: str | None = None
+) -> BootResult:
+    """The same for a whole argument list under firmware, whose refusal ends the wait, too."""
+    with Machine(listed, log=next_log(log_dir)) as machine:
+        event = deadloop.wait(machine, deadline, marker=marker)
         return finish(machine, event)
 
 

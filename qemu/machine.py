@@ -44,7 +44,6 @@ def find_qemu() -> str:
     return str(Path(find(os.environ.get("TINBOOT_QEMU") or QEMU, Form.HARNESS)).resolve())
 
 
-@cache
 def qemu_version() -> tuple[int, int]:
     """Of `find_qemu`, major and minor."""
     version = parse_version(version_text(find_qemu()) or "")

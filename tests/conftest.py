@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tinboot.builder.image import Image
 
 
@@ -28,6 +30,18 @@ def build_image(profile: str) -> Image:
     chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
     folder = places.build_folder() / "images"
     return image.build(wanted, chain.mkosi, chain.tools, chain.packages, folder, lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def firmware() -> Path:
+    """The firmware of this checkout, which is the pinned one; from the cache, where it is there."""
+    from tinboot.builder import firmware, places, prepare
+
+    built = firmware.build(
+        places.REPOSITORY, lambda: prepare.firmware_kit(lambda _: None, lambda *_: None), lambda _: None
+    )
+    firmware.require_pinned(built.sha256, places.REPOSITORY)
+    return built.path
 
 
 @pytest.fixture(scope="session")

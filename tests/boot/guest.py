@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import measured_boot
 import testcpio
 from arguments import Disk, arguments
 from boot import BootResult, boot
@@ -52,6 +53,8 @@ class Guest:
     volumes: tuple[Wrapped, ...]
     log_dir: Path
     extra_files: tuple[cpio.Entry, ...] = ()
+    #: The production firmware; None for QEMU's own loader, which starts any kernel and is quicker.
+    firmware: Path | None = None
 
     @property
     def cmdline(self) -> str:
@@ -95,6 +98,7 @@ class Guest:
             marker=marker,
             deadline=deadline,
             extra=extra,
+            under=self.firmware,
         )
 
     def hands_over(
@@ -114,6 +118,9 @@ class Guest:
             self.cmdline,
             self.disks if disks is None else disks,
         )
+        if self.firmware is not None:
+            table = measured_boot.hashes(listed)
+            listed = measured_boot.under(listed, self.firmware, self.log_dir, table)
         return Machine(listed, log=self.log_dir / "boot.log")
 
     def with_config(self, config: bytes, folder: Path) -> Guest:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from boot import finish
 from serial_log import Outcome
 
-from tinboot.formats import bootlog
+from tinboot.formats import bootlog, cmdline
 
 if TYPE_CHECKING:
     from guest import Guest
+
+
+@pytest.fixture
+def guest(guest: Guest, firmware: Path) -> Guest:
+    """Good boots are the production's from the first instruction on."""
+    return replace(guest, firmware=firmware)
 
 
 def test_says_what_was_verified_and_powers_off_in_order(guest: Guest) -> None:
@@ -25,7 +33,7 @@ def test_says_what_was_verified_and_powers_off_in_order(guest: Guest) -> None:
     assert up["profile"] == "release"
     boot = up["boot"]
     assert isinstance(boot, dict)
-    assert boot["cmdline"] == guest.cmdline
+    assert boot["cmdline"] == guest.cmdline + cmdline.FIRMWARE_SUFFIX
     found = {hook["hook"]: hook["found"] for hook in boot["hooks"]}
     assert found["10-config"]["config_hash"] == hashlib.sha256(guest.config).hexdigest()
     assert found["20-root"] == {

@@ -15,6 +15,7 @@ from tinboot.builder import output
 COMMANDS = {
     "build": ("tinboot.cli.build", "Build kernel, initrd, root and command line for a config."),
     "rebuild": ("tinboot.cli.rebuild", "Build twice under different conditions and compare."),
+    "firmware": ("tinboot.cli.firmware", "Build the firmware of every guest, or check that build."),
     "lock": ("tinboot.cli.lock", "Renew the list of packages that images are built from."),
     "wrap": ("tinboot.cli.wrap", "Turn a directory of model weights into a verity volume."),
     "launch": ("tinboot.cli.launch", "Start a build in QEMU, or print how."),
