@@ -81,6 +81,10 @@ class BootResult:
         """The whole serial log."""
         return self.log.read_text(errors="replace")
 
+    def lines(self) -> list[str]:
+        """The same, each line without the escapes that the firmware prints."""
+        return [clean(line) for line in self.log.read_bytes().split(b"\n")]
+
     def expect_up(self) -> dict[str, object]:
         """The fields of `tinboot-up`, or an AssertionError that shows the log's end."""
         if self.up is None or self.outcome not in (Outcome.UP, Outcome.MARKER):
@@ -109,7 +113,7 @@ class BootResult:
 
     def expect_dead_loop(self, *, said: str = "") -> None:
         """An AssertionError unless the firmware stopped the machine, its last word being `said`."""
-        words = "".join(clean(line) for line in self.log.read_bytes().split(b"\n")).strip()
+        words = "".join(self.lines()).strip()
         if self.outcome is not Outcome.DEAD_LOOP or self.events or words != said:
             raise AssertionError(f"expected the firmware to stop, and to say {said!r}: {self.describe()}")
 
