@@ -16,6 +16,8 @@ COMMANDS = {
     "build": ("tinboot.cli.build", "Build kernel, initrd, root and command line for a config."),
     "rebuild": ("tinboot.cli.rebuild", "Build twice under different conditions and compare."),
     "firmware": ("tinboot.cli.firmware", "Build the firmware of every guest, or check that build."),
+    "measure": ("tinboot.cli.measure", "Compute the launch digest of a launch, or explain one."),
+    "id-block": ("tinboot.cli.idblock", "Sign an ID block, which the PSP enforces at launch."),
     "lock": ("tinboot.cli.lock", "Renew the list of packages that images are built from."),
     "wrap": ("tinboot.cli.wrap", "Turn a directory of model weights into a verity volume."),
     "launch": ("tinboot.cli.launch", "Start a build in QEMU, or print how."),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tinboot.formats import cmdline, configdisk
+from tinboot.formats import cmdline, configdisk, vcpumodels
 from tinboot.formats.errors import Refused
 from tinboot.formats.halt import Refusal
 
@@ -32,9 +32,6 @@ MAX_VOLUMES, MAX_GPUS = 24, 8
 #: virtio-blk (VIRTIO_BLK_ID_BYTES, Virtio 1.2, 5.2.6.1). QEMU cuts a longer one without a word.
 SERIAL_BYTES = 20
 
-#: The signature that this model puts into RDX at reset is measured, so a model that follows the host's
-#: CPU ("host", "max") has no digest that anyone could publish.
-MODEL = re.compile(r"EPYC(-IBPB|-Rome|-Milan|-Genoa|-Turin)?(-v[1-9])?")
 DEFAULT_MODEL = "EPYC-v4"
 
 #: SEV_FEATURES in the VMSA (AMD APM 2, table B-4): bit 0 SNP active, bit 5 debug swap, bit 9 secure TSC.
@@ -98,7 +95,7 @@ def validate(spec: LaunchSpec) -> LaunchSpec:
     _measured(spec.measured)
     if not MIN_MEMORY <= spec.memory <= MAX_MEMORY:
         raise Refused(f"memory is {spec.memory} MiB, expected {MIN_MEMORY} to {MAX_MEMORY}")
-    _policy(spec.policy)
+    check_policy(spec.policy)
     _disks(spec.disks)
     _gpus(spec.gpus)
     _forwards(spec.forwards)
@@ -119,7 +116,7 @@ def _measured(measured: Measured) -> None:
             f"vcpus is {measured.vcpus}, expected 1 to {MAX_VCPUS}",
             "lower `cpus` in the config: more need an interrupt-remapping vIOMMU, which no SNP guest has",
         )
-    if not MODEL.fullmatch(measured.vcpu_model):
+    if measured.vcpu_model not in vcpumodels.SIGNATURES:
         raise Refused(
             f"the vCPU model is {measured.vcpu_model!r}, expected a named EPYC model",
             "the model's CPUID signature is measured, so it may not depend on the host's CPU",
@@ -131,7 +128,8 @@ def _measured(measured: Measured) -> None:
         raise Refused(f"the VMM is {measured.vmm!r}, expected 'QEMU'")
 
 
-def _policy(policy: int) -> None:
+def check_policy(policy: int) -> None:
+    """Raises `Refused` for a guest policy that no launch may or can have."""
     if policy < 0 or policy >> _POLICY_BITS or not policy & _POLICY_MBO:
         raise Refused(f"policy is {policy:#x}: bit 17 must be one and every bit from 26 on zero")
     if policy & _POLICY_DEBUG:

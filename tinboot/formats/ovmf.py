@@ -54,6 +54,7 @@ KINDS = {
 }
 
 _MAX_SECTIONS = 64  # edk2's images have eight
+_HASHES = 176  # bytes of the table that QEMU writes (tinboot/formats/kernelhashes.py)
 
 
 class Section(NamedTuple):
@@ -95,16 +96,34 @@ def parse(image: bytes) -> Firmware:
     entries = _entries(image)
     reset = _fixed(entries, SEV_ES_RESET, "SEV-ES reset block", "<I")
     table = _fixed(entries, SEV_HASH_TABLE, "SEV hash table", "<II")
-    if table is not None and any(table):
-        _hash_table(*table)
-    else:
-        table = None
-    return Firmware(
-        size=size,
-        sections=_sections(image, entries),
-        reset_eip=reset[0] if reset and reset[0] else None,
-        hash_table=(table[0], table[1]) if table else None,
+    return checked(
+        Firmware(
+            size=size,
+            sections=_sections(image, entries),
+            reset_eip=reset[0] if reset and reset[0] else None,
+            hash_table=(table[0], table[1]) if table and any(table) else None,
+        )
     )
+
+
+def checked(firmware: Firmware) -> Firmware:
+    """`firmware` itself; raises `Malformed` where its parts overlap or lie where nothing can be."""
+    before: list[Section] = []
+    for section in firmware.sections:
+        where = f"the firmware's section {section.gpa:#x}+{section.size:#x}"
+        if section.gpa % PAGE or section.size % PAGE or not section.size:
+            raise Malformed(f"{where} is not of whole pages")
+        if section.gpa + section.size > firmware.gpa:
+            raise Malformed(f"{where} reaches into the firmware or beyond 4 GiB")
+        for other in before:
+            if section.gpa < other.gpa + other.size and other.gpa < section.gpa + section.size:
+                raise Malformed(f"{where} overlaps {other.gpa:#x}+{other.size:#x}")
+        before.append(section)
+    if firmware.hash_table is not None:
+        base, length = firmware.hash_table
+        if not base or base % PAGE + length > PAGE or length < _HASHES:
+            raise Malformed(f"the SEV hash table at {base:#x} with {length} bytes does not lie in one page")
+    return firmware
 
 
 def _entries(image: bytes) -> dict[bytes, bytes]:
@@ -140,11 +159,6 @@ def _fixed(entries: dict[bytes, bytes], name: bytes, what: str, form: str) -> tu
     return struct.unpack(form, data)
 
 
-def _hash_table(base: int, size: int) -> None:
-    if not base or base % PAGE + size > PAGE or size < 176:
-        raise Malformed(f"the SEV hash table at {base:#x} with {size} bytes does not lie in one page")
-
-
 def _sections(image: bytes, entries: dict[bytes, bytes]) -> tuple[Section, ...]:
     distance = _fixed(entries, SEV_METADATA, "SEV metadata's entry", "<I")
     if distance is None:
@@ -158,20 +172,5 @@ def _sections(image: bytes, entries: dict[bytes, bytes]) -> tuple[Section, ...]:
     expected = _METADATA.size + count * _SECTION.size
     if count > _MAX_SECTIONS or length != expected or at + length > len(image):
         raise Malformed(f"offset {at + 4:#x}: SEV metadata of {length} bytes with {count} sections")
-    sections: list[Section] = []
-    for offset in range(at + _METADATA.size, at + length, _SECTION.size):
-        section = Section(*_SECTION.unpack_from(image, offset))
-        _section(section, offset, sections, len(image))
-        sections.append(section)
-    return tuple(sections)
-
-
-def _section(section: Section, offset: int, before: list[Section], image: int) -> None:
-    where = f"offset {offset:#x}: the section {section.gpa:#x}+{section.size:#x}"
-    if section.gpa % PAGE or section.size % PAGE or not section.size:
-        raise Malformed(f"{where} is not of whole pages")
-    if section.gpa + section.size > TOP - image:
-        raise Malformed(f"{where} reaches into the firmware or beyond 4 GiB")
-    for other in before:
-        if section.gpa < other.gpa + other.size and other.gpa < section.gpa + section.size:
-            raise Malformed(f"{where} overlaps {other.gpa:#x}+{other.size:#x}")
+    offsets = range(at + _METADATA.size, at + length, _SECTION.size)
+    return tuple(Section(*_SECTION.unpack_from(image, offset)) for offset in offsets)
