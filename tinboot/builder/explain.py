@@ -117,7 +117,7 @@ def _candidates(
 
 _GENERATIONS = {
     True: ("Linux 6.10 or newer", "an older one"),
-    False: ("older than Linux 6.10", "that or newer"),
+    False: ("older than Linux 6.10", "6.10 or newer"),
 }
 
 
