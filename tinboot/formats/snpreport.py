@@ -19,7 +19,7 @@ acceptable are checks with names of their own (tinboot/verify/).
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinboot.formats.errors import Malformed
 
@@ -105,7 +105,7 @@ def parse(data: bytes) -> Report:
         raise Malformed(f"offset 0x0: the report is of version {version}, expected one of {known}")
     fields = _HEAD.unpack_from(data)
     with_mitigations = version >= 5
-    return Report(
+    values: tuple[Any, ...] = (
         bytes(data),
         *fields,
         Cpuid(*data[0x188:0x18B]) if version >= 3 else None,
@@ -119,6 +119,7 @@ def parse(data: bytes) -> Report:
         _number(data, SIGNED, _NUMBER),
         _number(data, SIGNED + _NUMBER, _NUMBER),
     )
+    return Report(*values)
 
 
 #: Reserved bytes, must be zero: from, up to, and the versions that have them.
