@@ -1,52 +1,52 @@
-"""The SNP attestation report: 1184 bytes of the PSP's, the first 672 of them signed.
+"""An SEV-SNP attestation report: 1184 bytes, of which the chip signs the first 672.
 
-AMD SEV-SNP Firmware ABI Specification (56860) 1.58, table 23, "ATTESTATION_REPORT"; the versions differ in
-what they fill in: 3 added the CPUID of the chip, 5 the mitigation vectors. Numbers are little-endian.
+AMD SEV-SNP Firmware ABI Specification (56860) 1.58, table 23 (ATTESTATION_REPORT) and chapter 10 (the
+signature); 1.51 and 1.55 for versions 2 and 3. Numbers are little-endian.
 
-    0x000 version          0x038 current TCB     0x0C0 host data          0x180 reported TCB
-    0x004 guest SVN        0x040 platform info   0x0E0 ID key digest      0x188 family, model, stepping
-    0x008 policy           0x048 key info        0x110 author key digest  0x1A0 chip id
-    0x010 family id        0x050 report data     0x140 report id          0x1E0 committed TCB
-    0x020 image id         0x090 measurement     0x160 report id of MA    0x1E8 current version
-    0x030 VMPL             0x034 algorithm       0x1F0 launch TCB         0x1EC committed version
-    0x1F8 mitigations at launch                  0x200 mitigations now
-    0x2A0 signature: r, s of 72 bytes each, the rest zero
+    version 2   the fields up to LAUNCH_TCB
+    version 3   adds the CPU's family, model and stepping at 0x188
+    version 5   adds the mitigation vectors at 0x1F8 and 0x200
 
-Only what makes the bytes another format is refused here. Whether a reserved byte is zero or a policy is
-acceptable are checks with names of their own (tinboot/verify/).
+A published layout of version 4 is not known to us, so it is refused as any other number is. `parse` says
+where each field lies and refuses nothing else: whether a field *may* have its value is for the verifier's
+checks, each of which has a name. They need `raw` for the bytes that no field covers.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tinboot.formats.errors import Malformed
 
 SIZE = 1184
-
-#: The signature covers the bytes before this offset. A signature (r, s) holds as (r, n - s) too, so these are
-#: what identifies a report, never all of it.
-SIGNED = 0x2A0
-
-#: 56860 1.58: 2 up to firmware 1.54, 3 from 1.55, 5 from 1.58. 4 never was given out.
+SIGNED = 0x2A0  # bytes that the signature covers
 VERSIONS = (2, 3, 5)
 
-_HEAD = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8s")
-_VERSION = struct.Struct("<BBB")  # build, minor, major
-_NUMBER = 72  # bytes of r, and of s
+_CPUID_SINCE, _MITIGATIONS_SINCE = 3, 5
+
+#: Table 23 up to the mitigation vectors' end, without reserved bytes between the fields.
+_HEAD = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8sBBB21x64s8sBBBxBBBx8sQQ")
+
+#: Chapter 10, "ECDSA P-384 with SHA-384 Signature": r and s of 72 bytes each, 368 bytes reserved.
+NUMBER = 72
+SIGNATURE_R, SIGNATURE_S = SIGNED, SIGNED + NUMBER
+SIGNATURE_RESERVED = range(SIGNED + 2 * NUMBER, SIZE)
 
 
 class Cpuid(NamedTuple):
-    """CPUID Fn0000_0001_EAX of the chip, its base and extended parts added up."""
+    """Family and model with their extended parts added, as CPUID Fn0000_0001 defines them."""
 
     family: int
     model: int
     stepping: int
 
+    def __str__(self) -> str:
+        return f"family {self.family:#04x} model {self.model:#04x} stepping {self.stepping}"
+
 
 class FirmwareVersion(NamedTuple):
-    """Of the PSP's SEV firmware, as 1.55.22."""
+    """Of the SNP firmware, compared in this order."""
 
     major: int
     minor: int
@@ -57,9 +57,12 @@ class FirmwareVersion(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A report. TCBs are the raw eight bytes (snptcb.py reads them); None: this version has no such field."""
+    """Numbers and bit fields as int, identifiers and digests as bytes, TCBs as their 8 bytes (snptcb.py).
 
-    raw: bytes
+    `cpuid` is None in version 2, `launch_mitigations` and `current_mitigations` before version 5.
+    `signature_r` and `signature_s` are the whole 72 bytes, so that padding that is not zero shows in them.
+    """
+
     version: int
     guest_svn: int
     policy: int
@@ -88,64 +91,55 @@ class Report(NamedTuple):
     current_mitigations: int | None
     signature_r: int
     signature_s: int
+    raw: bytes
 
     @property
     def signed(self) -> bytes:
-        """The bytes that the signature covers."""
+        """What the signature covers. A replay cache keys on these bytes: ECDSA signatures are malleable."""
         return self.raw[:SIGNED]
 
 
 def parse(data: bytes) -> Report:
-    """Raises `Malformed` unless `data` is as long as a report and of a known version."""
+    """Raises `Malformed` for another length than `SIZE`, or a version that is not in `VERSIONS`."""
     if len(data) != SIZE:
-        raise Malformed(f"the report has {len(data)} bytes, expected {SIZE}")
-    version = int.from_bytes(data[:4], "little")
+        raise Malformed(
+            f"the report has {len(data)} bytes, expected {SIZE}",
+            "give the report alone: not the device's response around it, nor its hex digits",
+        )
+    raw = bytes(data)
+    fields = _HEAD.unpack_from(raw)
+    family, model, stepping, chip_id, committed_tcb = fields[18:23]
+    current, committed = fields[23:26], fields[26:29]  # each build, minor, major
+    launch_tcb, launch_mitigations, current_mitigations = fields[29:]
+    version = fields[0]
     if version not in VERSIONS:
         known = ", ".join(map(str, VERSIONS))
-        raise Malformed(f"offset 0x0: the report is of version {version}, expected one of {known}")
-    fields = _HEAD.unpack_from(data)
-    with_mitigations = version >= 5
-    values: tuple[Any, ...] = (
-        bytes(data),
-        *fields,
-        Cpuid(*data[0x188:0x18B]) if version >= 3 else None,
-        data[0x1A0:0x1E0],
-        data[0x1E0:0x1E8],
-        _version(data, 0x1E8),
-        _version(data, 0x1EC),
-        data[0x1F0:0x1F8],
-        _number(data, 0x1F8, 8) if with_mitigations else None,
-        _number(data, 0x200, 8) if with_mitigations else None,
-        _number(data, SIGNED, _NUMBER),
-        _number(data, SIGNED + _NUMBER, _NUMBER),
+        raise Malformed(f"offset 0x0: version {version} of the report, expected one of {known}")
+    vectors = version >= _MITIGATIONS_SINCE
+    return Report(
+        *fields[:18],  # version to reported_tcb
+        Cpuid(family, model, stepping) if version >= _CPUID_SINCE else None,
+        chip_id,
+        committed_tcb,
+        FirmwareVersion(*reversed(current)),
+        FirmwareVersion(*reversed(committed)),
+        launch_tcb,
+        launch_mitigations if vectors else None,
+        current_mitigations if vectors else None,
+        int.from_bytes(raw[SIGNATURE_R : SIGNATURE_R + NUMBER], "little"),
+        int.from_bytes(raw[SIGNATURE_S : SIGNATURE_S + NUMBER], "little"),
+        raw,
     )
-    return Report(*values)
 
 
-#: Reserved bytes, must be zero: from, up to, and the versions that have them.
-RESERVED = (
-    (0x04C, 0x050, VERSIONS),
-    (0x188, 0x1A0, (2,)),
-    (0x18B, 0x1A0, (3, 5)),
-    (0x1EB, 0x1EC, VERSIONS),
-    (0x1EF, 0x1F0, VERSIONS),
-    (0x1F8, 0x2A0, (2, 3)),
-    (0x208, 0x2A0, (5,)),
-)
-
-#: Of the signature: above the 48 bytes that a number of P-384 has, and behind both numbers.
-SIGNATURE_PADDING = ((SIGNED + 48, SIGNED + 72), (SIGNED + 120, SIGNED + 144), (SIGNED + 144, SIZE))
-
-
-def nonzero(report: Report, start: int, end: int) -> int | None:
-    """The offset of the first byte in `start`..`end` that is not zero."""
-    return next((at for at in range(start, end) if report.raw[at]), None)
-
-
-def _version(data: bytes, at: int) -> FirmwareVersion:
-    build, minor, major = _VERSION.unpack_from(data, at)
-    return FirmwareVersion(major, minor, build)
-
-
-def _number(data: bytes, at: int, size: int) -> int:
-    return int.from_bytes(data[at : at + size], "little")
+def reserved(version: int) -> tuple[range, ...]:
+    """Offsets that the table reserves, and demands zero of, in a signed part of `version`."""
+    cpuid = 0x18B if version >= _CPUID_SINCE else 0x188
+    vectors = 0x208 if version >= _MITIGATIONS_SINCE else 0x1F8
+    return (
+        range(0x4C, 0x50),
+        range(cpuid, 0x1A0),
+        range(0x1EB, 0x1EC),
+        range(0x1EF, 0x1F0),
+        range(vectors, SIGNED),
+    )
