@@ -15,7 +15,7 @@ checks, each of which has a name. They need `raw` for the bytes that no field co
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinboot.formats.errors import Malformed
 
@@ -107,7 +107,7 @@ def parse(data: bytes) -> Report:
             "give the report alone: not the device's response around it, nor its hex digits",
         )
     raw = bytes(data)
-    fields = _HEAD.unpack_from(raw)
+    fields: tuple[Any, ...] = _HEAD.unpack_from(raw)
     family, model, stepping, chip_id, committed_tcb = fields[18:23]
     current, committed = fields[23:26], fields[26:29]  # each build, minor, major
     launch_tcb, launch_mitigations, current_mitigations = fields[29:]
@@ -116,8 +116,7 @@ def parse(data: bytes) -> Report:
         known = ", ".join(map(str, VERSIONS))
         raise Malformed(f"offset 0x0: version {version} of the report, expected one of {known}")
     vectors = version >= _MITIGATIONS_SINCE
-    return Report(
-        *fields[:18],  # version to reported_tcb
+    rest = (
         Cpuid(family, model, stepping) if version >= _CPUID_SINCE else None,
         chip_id,
         committed_tcb,
@@ -130,6 +129,7 @@ def parse(data: bytes) -> Report:
         int.from_bytes(raw[SIGNATURE_S : SIGNATURE_S + NUMBER], "little"),
         raw,
     )
+    return Report._make(fields[:18] + rest)  # the first 18: version to reported_tcb
 
 
 def reserved(version: int) -> tuple[range, ...]:

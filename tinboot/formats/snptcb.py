@@ -3,8 +3,8 @@
 A TCB version is a row of security version numbers. Their order in the bytes is not their rank, so they are
 compared one by one and never as one integer.
 
-TCB_VERSION: AMD SEV-SNP Firmware ABI Specification (56860) 1.58, chapter 2, one layout for family 0x19 and one
-for family 0x1A. Which models belong to which line: virtee/sev, src/lib.rs (Generation); models 0xA0 to 0xAF
+TCB_VERSION: AMD SEV-SNP Firmware ABI Specification (56860) 1.58, chapter 2, one layout for family 0x19 and
+one for 0x1A. Which models belong to which line: virtee/sev, src/lib.rs (Generation); models 0xA0 to 0xAF
 (Bergamo, Siena) have certificates of the Genoa line, and genuine reports with them show it.
 """
 
