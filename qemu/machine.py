@@ -29,7 +29,7 @@ from qmp import Qmp
 from serial_log import Event, Lines, Outcome, read_event
 
 from tinboot.host.launch import QEMU, Form
-from tinboot.host.qemu import find, parse_version, version_text
+from tinboot.host.qemu import find
 
 #: Bytes of serial log. A quiet boot prints about 2 KB, a verbose kernel 60 KB.
 LOG_LIMIT = 4 << 20
@@ -42,13 +42,6 @@ _TERMINATE_SECONDS = 5  # from SIGTERM to SIGKILL; QEMU takes a few ms
 def find_qemu() -> str:
     """`TINBOOT_QEMU`, else the one in PATH, as an absolute path; raises Unavailable if it is too old."""
     return str(Path(find(os.environ.get("TINBOOT_QEMU") or QEMU, Form.HARNESS)).resolve())
-
-
-def qemu_version() -> tuple[int, int]:
-    """Of `find_qemu`, major and minor."""
-    version = parse_version(version_text(find_qemu()) or "")
-    assert version is not None, "find_qemu has read it"
-    return version
 
 
 @dataclass(frozen=True, slots=True)

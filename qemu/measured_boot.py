@@ -11,17 +11,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from machine import qemu_version
-
 from tinboot.formats import kernelhashes, ovmf
 from tinboot.formats.errors import Refused
 from tinboot.host.launch import option
 
-#: From QEMU 10.0 on `-kernel` and the others are published as they are, under etc/boot/ in fw_cfg
-#: (hw/i386/x86-common.c). Before that QEMU changes the kernel's header unless SEV is on, and the hash of what
-#: it changed is another: the same files are then given by name.
-_PUBLISHES = (10, 0)
-
+#: QEMU's option -> name below etc/boot/ in fw_cfg. QEMU 10.0 and newer publish the files of the options there
+#: themselves (hw/i386/x86-common.c); before that QEMU changes the kernel's header unless SEV is on, and so its
+#: hash. Given by name they are what they are, with every QEMU, and the firmware sees no difference.
 _OPTIONS = {"-kernel": "kernel", "-initrd": "initrd", "-append": "cmdline"}
 
 
@@ -52,8 +48,6 @@ def under(listed: Sequence[str], firmware: Path, folder: Path, table: bytes | No
         path.write_bytes(table)
         loader = {"file": str(path), "addr": f"{place[0]:#x}", "force-raw": "on"}
         rest += ["-device", option("loader", loader)]
-    if qemu_version() >= _PUBLISHES:
-        return rest + [word for pair in given.items() for word in pair]
     for name, value in given.items():
         file = value
         if name == "-append":
