@@ -54,7 +54,7 @@ ZONES = {
     "services": zone("tinboot/services", "formats verify client", "starlette uvicorn httpx"),
     "cli": zone("tinboot/cli", "formats verify builder host client services", "click rich"),
     # the harness drives the host's side and stands outside of what ships
-    "harness": zone("qemu", "formats builder host cli", "click rich pytest"),
+    "harness": zone("qemu", "formats builder host cli", "click cryptography rich pytest"),
 }
 
 #: file -> third-party module that this file alone may import beyond its zone.
