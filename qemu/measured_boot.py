@@ -15,9 +15,9 @@ from tinboot.formats import kernelhashes, ovmf
 from tinboot.formats.errors import Refused
 from tinboot.host.launch import option
 
-#: QEMU's option -> name below etc/boot/ in fw_cfg. QEMU 10.0 and newer publish the files of the options there
-#: themselves (hw/i386/x86-common.c); before that QEMU changes the kernel's header unless SEV is on, and so its
-#: hash. Given by name they are what they are, with every QEMU, and the firmware sees no difference.
+#: QEMU's option -> name below etc/boot/ in fw_cfg. From 10.0 on QEMU itself publishes their files there
+#: (hw/i386/x86-common.c); an older one changes the kernel's header unless SEV is on, and so its hash. By
+#: name the files are what they are, with every QEMU, and the firmware sees no difference.
 _OPTIONS = {"-kernel": "kernel", "-initrd": "initrd", "-append": "cmdline"}
 
 

@@ -11,6 +11,7 @@ from fakemkosi import fake
 from mirror import Mirror, content, lock, serve
 
 from tinboot.builder import archive, lockfile, places, prepare
+from tinboot.builder.lockfile import Lock, Package
 from tinboot.builder.mkosi import Mkosi
 from tinboot.formats.errors import Unavailable
 
@@ -86,6 +87,46 @@ def test_no_mirror(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(archive, "read_sources", list)
     with pytest.raises(Unavailable, match="name no debian archive"):
         run(Mkosi(("false",), {}, "27.1", ""))
+
+
+@pytest.fixture
+def sources(mirror: Mirror, tmp_path: Path) -> list[Package]:
+    """Two tarballs, alpha and gamma, that a checkout's firmware is made from; the mirror has the first."""
+    packages = [
+        Package(p.name, p.version, "source", p.sha256, p.archive, p.path.replace("_all.deb", ".tar.xz"))
+        for p in lock("alpha", "gamma").packages
+    ]
+    (tmp_path / "ovmf").mkdir()
+    made = Lock("debian", "trixie", "20261125T040357Z", tuple(packages))
+    (tmp_path / "ovmf/sources.lock").write_text(lockfile.dump(made))
+    mirror.files[f"/debian/{packages[0].path}"] = content("alpha")
+    return packages
+
+
+def get_sources() -> tuple[Path, ...]:
+    return prepare.firmware_sources(lambda _: None, lambda *_: None)
+
+
+def test_sources_of_the_firmware(mirror: Mirror, sources: list[Package]) -> None:
+    mirror.files[f"/debian/{sources[1].path}"] = content("gamma")
+    assert [path.read_bytes() for path in get_sources()] == [content("alpha"), content("gamma")]
+    asked = len(mirror.asked)
+    get_sources()
+    assert len(mirror.asked) == asked  # a second time needs no network
+
+
+def test_a_source_that_is_gone(tmp_path: Path, mirror: Mirror, sources: list[Package]) -> None:
+    """It is named, and where to put it; put there by hand it is taken, if it is the one."""
+    with pytest.raises(Unavailable, match=r"no longer has gamma_1\.0\.tar\.xz \(debian: pool/") as gone:
+        get_sources()
+    folder = tmp_path / "build/packages/sources"
+    assert str(folder) in gone.value.hint
+    assert "TINBOOT_DEBIAN_MIRROR" in gone.value.hint
+    (folder / "gamma_1.0.tar.xz").write_bytes(b"another")
+    with pytest.raises(Unavailable, match=r"gamma_1\.0\.tar\.xz"):
+        get_sources()
+    (folder / "gamma_1.0.tar.xz").write_bytes(content("gamma"))
+    assert len(get_sources()) == 2
 
 
 def test_a_locks_options_are_those_of_its_images() -> None:

@@ -70,7 +70,7 @@ def test_no_room(
 
 
 def test_blobs_are_given_by_name(tmp_path: Path) -> None:
-    """By `-kernel` an old QEMU would change the kernel's header. Everything else stays as it is, in its order."""
+    """By `-kernel` an old QEMU would change the kernel's header. Everything else stays as it is."""
     given = listed(tmp_path, "quiet panic=-1")
     words = under(tmp_path, given)
     assert not {"-kernel", "-initrd", "-append"} & set(words)
