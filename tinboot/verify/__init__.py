@@ -1,0 +1,1 @@
+"""The verifier: appraises evidence with endorsements, reference values and a policy. No I/O, no clock."""

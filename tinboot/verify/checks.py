@@ -1,0 +1,62 @@
+"""A check: one question with a name, put to one subject.
+
+`run` returns None where the subject passes, `Unchecked` with the reason where nobody wants to know or the
+means to tell were not given on purpose, and otherwise raises an error of tinboot/formats/errors.py. It never
+returns a bool, which a caller could forget to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Generic, NamedTuple, TypeVar
+
+from tinboot.formats.errors import TinbootError
+
+Subject = TypeVar("Subject")
+
+
+class Unchecked(NamedTuple):
+    reason: str
+
+
+class Check(NamedTuple, Generic[Subject]):
+    """`row`: of the table of checks in docs/verify.md; None for the signatures, which it takes for granted."""
+
+    id: str
+    row: int | None
+    meaning: str
+    run: Callable[[Subject], Unchecked | None]
+
+
+class Verdict(NamedTuple):
+    """What came of a check. `outcome` is None where it passed."""
+
+    id: str
+    row: int | None
+    meaning: str
+    outcome: TinbootError | Unchecked | None
+
+
+def ask(checks: Iterable[Check[Subject]], subject: Subject) -> tuple[Verdict, ...]:
+    """Runs them all, whatever the earlier ones found."""
+    verdicts = []
+    for check in checks:
+        outcome: TinbootError | Unchecked | None
+        try:
+            outcome = check.run(subject)
+        except TinbootError as error:
+            outcome = error
+        verdicts.append(Verdict(check.id, check.row, check.meaning, outcome))
+    return tuple(verdicts)
+
+
+def require(verdicts: Iterable[Verdict]) -> None:
+    """Raises the first failure, of its own class, with the check's name in front of the message."""
+    for verdict in verdicts:
+        if isinstance(verdict.outcome, TinbootError):
+            raise named(verdict.id, verdict.outcome)
+
+
+def named(check: str, error: TinbootError) -> TinbootError:
+    """`error` with the check's name in front of its message."""
+    return type(error)(f"{check}: {error.message}", error.hint)
