@@ -35,8 +35,8 @@ _KEPT = 4
 #: Seconds of the whole build; it takes three minutes of two cores, ten of a busy one.
 _DEADLINE = 3600.0
 
-#: From SIGTERM to SIGKILL: no step of a compilation has anything to clean up.
-_ENDS = 5.0
+#: Until every process of a build is gone that was killed.
+_ENDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +157,16 @@ def compile_into(
 
 
 def _command(repository: Path, kit: FirmwareKit, conditions: Conditions, work: Path) -> list[str]:
-    """mkosi-sandbox's arguments: of the host only /proc, /dev and the working folder are in sight."""
+    """A namespace of processes without a network, and in it mkosi's sandbox.
+
+    Of the host only /proc, a few devices and the working folder are in sight.
+    """
     orig, debian = _named(kit.sources, ".orig.tar.xz"), _named(kit.sources, ".debian.tar.xz")
     links = ("bin", "sbin", "lib", "lib64")
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     return [
-        *mkosi.without_network(),
+        *("setpriv", "--pdeathsig", "KILL", "--"),
+        *("unshare", *user, "--net", "--pid", "--fork", "--kill-child", "--"),
         *kit.mkosi.sandbox,
         *("--ro-bind", str(kit.tree / "usr"), "/usr", "--ro-bind", str(kit.tree / "etc"), "/etc"),
         *(word for name in links for word in ("--symlink", f"usr/{name}", f"/{name}")),
@@ -169,7 +174,7 @@ def _command(repository: Path, kit: FirmwareKit, conditions: Conditions, work: P
         *("--ro-bind", str(repository / "ovmf"), "/ovmf"),
         *("--ro-bind", str(orig), "/source", "--ro-bind", str(debian), "/debian"),
         *("--bind", str(work), conditions.folder, "--chdir", conditions.folder),
-        *("--unshare-net", "--become-root", "--unsetenv", "PYTHONPATH", "--"),
+        *("--unsetenv", "PYTHONPATH", "--"),
         *("/ovmf/build", "/source", "/debian", "/ovmf/patches", conditions.folder, str(conditions.jobs)),
     ]
 
@@ -184,7 +189,7 @@ def _named(sources: tuple[Path, ...], suffix: str) -> Path:
 def _run(
     command: list[str], environment: dict[str, str], umask: int, log: int, path: Path, report: Report
 ) -> int:
-    """The exit status; whatever ends this function early ends the whole process group before it."""
+    """The exit status; whatever ends this function early ends the whole build before it."""
     with (
         subprocess.Popen(
             command,
@@ -214,14 +219,17 @@ def _run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends what is left of the group: of a build that has ended by itself, nothing."""
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, signum)
-        except ProcessLookupError:
-            return
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_ENDS)
+    """Kills the group, in which is the first process of the build's namespace; it is gone after all others.
+
+    edk2's own programs leave the group. Of a build that has ended by itself nothing is there.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + _ENDS
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
 
 
 def _cpu_seconds() -> float:

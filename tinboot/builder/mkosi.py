@@ -64,7 +64,7 @@ class Mkosi:
             (sandbox / "etc/apt/sources.list.d/mkosi.sources").write_text(sources, "utf-8")
         with workspace(scratch) as space, log.open("wb") as file:
             command = [
-                *([] if network else without_network()),
+                *([] if network else _without_network()),
                 *self.command,
                 f"--sandbox-tree={sandbox}",
                 f"--workspace-directory={space}",
@@ -119,7 +119,7 @@ def end(process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float
         process.kill()
 
 
-def without_network() -> list[str]:
+def _without_network() -> list[str]:
     """A network namespace with nothing in it; an unprivileged mkosi makes its own (WithNetwork=no)."""
     return ["unshare", "--net", "--"] if os.geteuid() == 0 else []
 
