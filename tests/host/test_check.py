@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from synthetic_ovmf import SECTIONS, image
 
 from tinboot.host import check
 from tinboot.host.machine import Finding, Machine, SnpStatus, Status, observe, parse_snp_status
@@ -17,7 +18,6 @@ KVM = "sys/module/kvm_amd/parameters"
 PCI = "sys/bus/pci/devices"
 LIMIT = "sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
 IVHD = "sys/class/iommu/ivhd0/amd-iommu/features"
-TABLE = bytes.fromhex("1f3755723b3a044b927b1da6efa8d454")
 
 FILES = {
     "proc/cpuinfo": "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n"
@@ -58,16 +58,11 @@ def gpu(root: Path, address: str, device: str = "0x2331", driver: str = "vfio-pc
     put(root, f"{at}/iommu_group/devices/{address}", "")
 
 
-def ovmf(base: int) -> bytes:
-    entry = base.to_bytes(4, "little") + (1024).to_bytes(4, "little") + (26).to_bytes(2, "little") + TABLE
-    return bytes(8192) + entry + bytes(64)
-
-
 @pytest.fixture
 def good(tmp_path: Path) -> Machine:
     for path, content in FILES.items():
         put(tmp_path, path, content)
-    put(tmp_path, "usr/share/ovmf/OVMF.amdsev.fd", ovmf(0x810C00))
+    put(tmp_path, "usr/share/ovmf/OVMF.amdsev.fd", image())
     (tmp_path / "sys/bus/pci/drivers/vfio-pci").mkdir(parents=True)
     (tmp_path / "sys/class/vfio-dev").mkdir(parents=True)
     for address in GPUS:
@@ -236,11 +231,18 @@ def test_products(good: Machine, family: int, model: int, product: str) -> None:
 
 
 def test_firmware_without_room_for_hashes(good: Machine) -> None:
-    put(good.root, "plain.fd", ovmf(0))
+    put(good.root, "plain.fd", image(hash_table=(0, 0)))
+    put(good.root, "sections.fd", image(SECTIONS[:-1]))
     put(good.root, "other.fd", bytes(8192))
-    for name in ("plain.fd", "other.fd"):
+    for name in ("plain.fd", "sections.fd", "other.fd"):
         finding = found(replace(good, firmware=good.root / name))["ovmf"]
         assert (finding.status, "no room" in finding.found) == (MISSING, True)
+
+
+def test_what_is_no_firmware(good: Machine) -> None:
+    put(good.root, "short.fd", bytes(100))
+    finding = found(replace(good, firmware=good.root / "short.fd"))["ovmf"]
+    assert (finding.status, "100 bytes" in finding.found) == (MISSING, True)
 
 
 def test_reserved_huge_pages_are_named_as_the_reason(good: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import boot
 import deadloop
 import pytest
 from machine import Machine
@@ -101,6 +102,25 @@ def test_only_cpu_time_counts(
         event = deadloop.wait(machine, 60 if busy else 2)
     assert event.outcome is outcome
     assert not busy or event.text == f"at {LOOP:#x}"
+
+
+@pytest.mark.parametrize("said", ["", "BdsDxe: it is over"])
+def test_the_result_of_a_boot(fake_qemu: Callable[[str], Path], tmp_path: Path, said: str) -> None:
+    """What the firmware printed counts without its escapes."""
+    escapes = "\x1b[2J\x1b[01;01H\x1b[=3h"
+    body = STANDS.format(text=printed(LOOP), busy=True)
+    fake_qemu(f"say({escapes + said!r})\n" + body)
+    result = boot.run([], tmp_path / "logs", 60)
+    result.expect_dead_loop(said=said)
+    assert result.outcome is Outcome.DEAD_LOOP
+    with pytest.raises(AssertionError, match="expected the firmware to stop, and to say 'other'"):
+        result.expect_dead_loop(said="other")
+
+
+def test_a_boot_that_ended_otherwise(fake_qemu: Callable[[str], Path], tmp_path: Path) -> None:
+    fake_qemu("end('guest-shutdown')")
+    with pytest.raises(AssertionError, match="expected the firmware to stop"):
+        boot.run([], tmp_path / "logs", 60).expect_dead_loop()
 
 
 def test_a_line_ends_the_wait(fake_qemu: Callable[[str], Path], tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from uuid import UUID
 
+from tinboot.formats import ovmf as ovmf_format
+from tinboot.formats.errors import Malformed
 from tinboot.host import qemu as host_qemu
 from tinboot.host.launch import Form
 from tinboot.host.machine import Finding, Machine, Status
@@ -16,10 +17,7 @@ _FIRMWARE = (
     "usr/share/edk2/ovmf/OVMF.amdsev.fd",
     "usr/share/qemu/ovmf-x86_64-sev.bin",
 )
-_FIRMWARE_LIMIT = 64 << 20
-
-#: OvmfPkg, SEV_HASH_TABLE_RV_GUID: u32 base, u32 size, then u16 length of the entry and this GUID.
-_HASH_TABLE = UUID("7255371f-3a3b-4b04-927b-1da6efa8d454").bytes_le
+_FIRMWARE_LIMIT = ovmf_format.MAX_SIZE + 1
 
 
 def qemu(machine: Machine) -> Finding:
@@ -45,7 +43,11 @@ def ovmf(machine: Machine) -> Finding:
         if data is None:
             continue
         shown = f"/{path.relative_to(machine.root)}" if path.is_relative_to(machine.root) else str(path)
-        if _has_hash_table(data):
+        try:
+            measures_kernel = ovmf_format.parse(data).measures_kernel
+        except Malformed as error:
+            return Finding("ovmf", Status.MISSING, f"{shown}: {error.message}", remedy)
+        if measures_kernel:
             return Finding("ovmf", Status.OK, f"{shown}, with room for kernel hashes")
         return Finding("ovmf", Status.MISSING, f"{shown} has no room for kernel hashes", remedy)
     where = "no AmdSev OVMF installed" if machine.firmware is None else f"{machine.firmware} cannot be read"
@@ -75,10 +77,3 @@ def _firmware(path: Path) -> bytes | None:
             return file.read(_FIRMWARE_LIMIT)
     except OSError:
         return None
-
-
-def _has_hash_table(data: bytes) -> bool:
-    """The GUIDed table lies in the last page before the reset vector; a base of 0 means no room."""
-    tail = data[-4096:]
-    at = tail.rfind(_HASH_TABLE)
-    return at >= 10 and any(tail[at - 10 : at - 6])
