@@ -91,8 +91,8 @@ def test_measurable(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (GOOD._replace(reset_eip=None), "reset vector"),
         (GOOD._replace(hash_table=None), "no room for a table"),
-        (GOOD._replace(sections=()), "no section SNP_KERNEL_HASHES"),
-        (GOOD._replace(sections=(PAGE._replace(kind=1),)), "no section SNP_KERNEL_HASHES"),
+        (GOOD._replace(sections=()), "no section for kernel hashes"),
+        (GOOD._replace(sections=(PAGE._replace(kind=1),)), "no section for kernel hashes"),
         (GOOD._replace(hash_table=(0x80FC00, 0x400)), "outside of their section"),
         (GOOD._replace(hash_table=(0x810C00, 0x401)), "outside of their section"),
     ],

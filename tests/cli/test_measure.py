@@ -177,7 +177,7 @@ def test_usage(arguments: tuple[str, ...], message: str) -> None:
     [
         (("--ovmf", "none", "--vcpus", "1"), Unavailable, "none: No such file"),
         (("--ovmf", "kernel", "--vcpus", "1"), Malformed, "kernel: the firmware has 6 bytes"),
-        (("--ovmf", "bare.fd", *FILES[2:], "--vcpus", "1"), Refused, "no section for kernel hashes"),
+        (("--ovmf", "bare.fd", *FILES[2:], "--vcpus", "1"), Refused, "no room for a table of kernel hashes"),
         (("--ovmf", "fd", "--kernel", "none", "--vcpus", "1"), Unavailable, "none: No such file"),
         (("--manifest", "kernel", "--vcpus", "1"), Malformed, "kernel: launch manifest is not strict JSON"),
         ((".", "--ovmf", "fd"), Unavailable, "manifest.json"),

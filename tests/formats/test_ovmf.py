@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic_ovmf import HASH_TABLE, RESET_EIP, SECTIONS, entry, image, metadata
 
 from tinboot.formats import ovmf
-from tinboot.formats.errors import Malformed
+from tinboot.formats.errors import Malformed, Refused
 from tinboot.formats.ovmf import PAGE, SEV_ES_RESET, SEV_HASH_TABLE, SEV_METADATA, Section, parse
 
 
@@ -20,7 +20,7 @@ def test_all_parts() -> None:
     found = parse(image())
     assert found == ovmf.Firmware(2 * PAGE, SECTIONS, RESET_EIP, HASH_TABLE)
     assert found.gpa == (1 << 32) - 2 * PAGE
-    assert found.measures_kernel
+    assert ovmf.kernel_hashes_at(found) == HASH_TABLE[0]
 
 
 def test_guids_are_stored_as_uefi_stores_them() -> None:
@@ -33,16 +33,22 @@ def test_firmware_without_sev() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "measures"),
+    ("made", "message"),
     [
-        (image(hash_table=None), False),
-        (image(hash_table=(0, 0)), False),  # what Debian's OVMF has: the GUID, and nothing behind it
-        (image(SECTIONS[:-1]), False),
-        (image(reset_eip=None), True),
+        (image(hash_table=None), "no room for a table of kernel hashes"),
+        (image(hash_table=(0, 0)), "no room"),  # what Debian's OVMF has: the GUID, and nothing behind it
+        (image(SECTIONS[:-1]), "no section for kernel hashes"),
+        (image(hash_table=(0x80FC00, 0x400)), "hashes at 0x80fc00 lie outside of their section"),
     ],
 )
-def test_whether_the_kernel_is_measured(made: bytes, measures: bool) -> None:
-    assert parse(made).measures_kernel is measures
+def test_firmware_that_does_not_check_the_kernel(made: bytes, message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        ovmf.kernel_hashes_at(parse(made))
+
+
+def test_more_than_one_section_of_kernel_hashes() -> None:
+    more = (Section(0x900000, PAGE, ovmf.SNP_KERNEL_HASHES), *SECTIONS)
+    assert ovmf.kernel_hashes_at(parse(image(more))) == HASH_TABLE[0]
 
 
 def test_entries_that_nobody_knows_are_passed_over() -> None:

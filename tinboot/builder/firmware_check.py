@@ -57,15 +57,5 @@ def require_measurable(image: bytes) -> ovmf.Firmware:
     found = ovmf.parse(image)
     if found.reset_eip is None:
         raise Refused("the firmware states no reset vector for further vCPUs (SEV_ES_RESET_BLOCK)")
-    if found.hash_table is None:
-        raise Refused("the firmware has no room for a table of kernel hashes (SEV_HASH_TABLE_RV)", _BUILD)
-    base, size = found.hash_table
-    for section in found.sections:
-        if section.kind == ovmf.SNP_KERNEL_HASHES:
-            if section.gpa <= base and base + size <= section.gpa + section.size:
-                return found
-            raise Refused(f"the kernel hashes at {base:#x} lie outside of their section at {section.gpa:#x}")
-    raise Refused("the firmware's SEV metadata has no section SNP_KERNEL_HASHES", _BUILD)
-
-
-_BUILD = "build OvmfPkg/AmdSev/AmdSevX64.dsc: other platforms do not check the kernel"
+    ovmf.kernel_hashes_at(found)
+    return found

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tinboot.formats import kernelhashes, launchdigest, ovmf
-from tinboot.formats.errors import Malformed, Refused
+from tinboot.formats.errors import Malformed
 from tinboot.formats.jsonfields import Fields, parse_object
 from tinboot.formats.launchdigest import Vcpu
 
@@ -58,13 +58,8 @@ class LaunchManifest(NamedTuple):
     def _page(self) -> bytes | None:
         if self.kernel is None:
             return None
-        table = self.firmware.hash_table
-        if table is None or not self.firmware.measures_kernel:
-            raise Refused(
-                "the firmware has no section for kernel hashes: it would start any kernel",
-                "use an AmdSev build of OVMF, as `tinboot firmware build` makes it",
-            )
-        return kernelhashes.page(kernelhashes.table(*self.kernel), table[0])
+        base = ovmf.kernel_hashes_at(self.firmware)
+        return kernelhashes.page(kernelhashes.table(*self.kernel), base)
 
     def dump(self) -> bytes:
         """The file; raises `Malformed` where `load` would not give the same manifest back."""

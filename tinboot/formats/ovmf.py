@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from tinboot.formats.errors import Malformed
+from tinboot.formats.errors import Malformed, Refused
 
 PAGE = 4096
 
@@ -82,11 +82,6 @@ class Firmware(NamedTuple):
         """Where the image begins in guest memory."""
         return TOP - self.size
 
-    @property
-    def measures_kernel(self) -> bool:
-        """Whether it has a page for the hashes of kernel, initrd and command line, and checks them."""
-        return self.hash_table is not None and any(s.kind == SNP_KERNEL_HASHES for s in self.sections)
-
 
 def parse(image: bytes) -> Firmware:
     """Raises `Malformed` with the offset of what is wrong."""
@@ -104,6 +99,23 @@ def parse(image: bytes) -> Firmware:
             hash_table=(table[0], table[1]) if table and any(table) else None,
         )
     )
+
+
+def kernel_hashes_at(firmware: Firmware) -> int:
+    """Where the hashes of kernel, initrd and command line go; the firmware compares what it loads with them.
+
+    Raises `Refused` without a measured place for them: that firmware starts any kernel, or none.
+    """
+    hint = "use an AmdSev build of OVMF, as `tinboot firmware build` makes it"
+    if firmware.hash_table is None:
+        raise Refused("the firmware has no room for a table of kernel hashes (SEV_HASH_TABLE_RV)", hint)
+    base, size = firmware.hash_table
+    measured = [section for section in firmware.sections if section.kind == SNP_KERNEL_HASHES]
+    if not measured:
+        raise Refused("the firmware has no section for kernel hashes (SNP_KERNEL_HASHES)", hint)
+    if not any(section.gpa <= base and base + size <= section.gpa + section.size for section in measured):
+        raise Refused(f"the firmware's kernel hashes at {base:#x} lie outside of their section", hint)
+    return base
 
 
 def checked(firmware: Firmware) -> Firmware:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tinboot.formats import ovmf as ovmf_format
-from tinboot.formats.errors import Malformed
+from tinboot.formats.errors import Malformed, Refused
 from tinboot.host import qemu as host_qemu
 from tinboot.host.launch import Form
 from tinboot.host.machine import Finding, Machine, Status
@@ -44,12 +44,10 @@ def ovmf(machine: Machine) -> Finding:
             continue
         shown = f"/{path.relative_to(machine.root)}" if path.is_relative_to(machine.root) else str(path)
         try:
-            measures_kernel = ovmf_format.parse(data).measures_kernel
-        except Malformed as error:
+            ovmf_format.kernel_hashes_at(ovmf_format.parse(data))
+        except (Malformed, Refused) as error:
             return Finding("ovmf", Status.MISSING, f"{shown}: {error.message}", remedy)
-        if measures_kernel:
-            return Finding("ovmf", Status.OK, f"{shown}, with room for kernel hashes")
-        return Finding("ovmf", Status.MISSING, f"{shown} has no room for kernel hashes", remedy)
+        return Finding("ovmf", Status.OK, f"{shown}, with room for kernel hashes")
     where = "no AmdSev OVMF installed" if machine.firmware is None else f"{machine.firmware} cannot be read"
     return Finding("ovmf", Status.MISSING, where, remedy)
 
