@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from fakemkosi import fake
 
-from tinboot.builder import firmware, places
+from tinboot.builder import firmware, mkosi, places
 from tinboot.builder.firmware import Conditions
 from tinboot.builder.mkosi import Mkosi
 from tinboot.builder.prepare import FirmwareKit
@@ -126,6 +126,19 @@ def test_a_failure_is_said_and_leaves_its_log(repository: Path, body: str, messa
     left = repository.parent / "build/ovmf"
     assert {path.name for path in left.iterdir()} == {".firmware.lock", "firmware.log"}
     assert refused.value.hint == f"the whole log is {left / 'firmware.log'}"
+
+
+def test_a_build_folder_that_cannot_be_made(repository: Path) -> None:
+    (repository.parent / "build").touch()
+    with pytest.raises(Unavailable, match="build"):
+        build(repository)
+
+
+def test_a_machine_without_namespaces(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    monkeypatch.setattr(mkosi, "environment", lambda _: {"PATH": str(repository)})
+    with pytest.raises(Unavailable, match="setpriv"):
+        build(repository)
 
 
 def test_steps_are_reported(repository: Path) -> None:

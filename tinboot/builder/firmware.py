@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tinboot.builder import cache, mkosi, output, places
@@ -108,17 +108,26 @@ def build(repository: Path, kit: Callable[[], FirmwareKit], report: Report) -> B
         built = _cached(final)
         if built is None:
             prepared = kit()
-            cache.prune(folder, "firmware", _KEPT - 1)
-            shutil.rmtree(final, ignore_errors=True)
-            with output.scratch(final) as scratch:
-                made = scratch / "made"
-                made.mkdir()
-                built = compile_into(made, repository, prepared, usual(), folder / "firmware.log", report)
-                fields = {name: value for name, value in asdict(built).items() if name != "path"}
-                (made / "firmware.json").write_text(json.dumps(fields) + "\n", "utf-8")
-                made.replace(final)
+            try:
+                cache.prune(folder, "firmware", _KEPT - 1)
+                shutil.rmtree(final, ignore_errors=True)
+                built = _make(final, repository, prepared, report)
+            except OSError as error:
+                raise output.unavailable(error, folder) from error
         cache.used(final)
-    return Built(final / IMAGE, built.sha256, built.seconds, built.cpu_seconds)
+    return built
+
+
+def _make(final: Path, repository: Path, kit: FirmwareKit, report: Report) -> Built:
+    """`final` appears when everything is in it."""
+    with output.scratch(final) as scratch:
+        made = scratch / "made"
+        made.mkdir()
+        built = compile_into(made, repository, kit, usual(), final.with_name("firmware.log"), report)
+        fields = {name: value for name, value in asdict(built).items() if name != "path"}
+        (made / "firmware.json").write_text(json.dumps(fields) + "\n", "utf-8")
+        made.replace(final)
+    return replace(built, path=final / IMAGE)
 
 
 def _cached(final: Path) -> Built | None:
@@ -136,21 +145,18 @@ def compile_into(
 ) -> Built:
     """Builds in memory or beside `target`, and moves the firmware into that folder."""
     began, before = time.monotonic(), _cpu_seconds()
-    try:
-        with mkosi.workspace(target) as work, log.open("wb") as file:
-            command = _command(repository, kit, conditions, work)
-            environment = mkosi.environment({**kit.mkosi.environment, **conditions.environment})
-            status = _run(command, environment, conditions.umask, file.fileno(), log, report)
-            made = work / IMAGE
-            if status or not made.is_file():
-                said = log.read_text("utf-8", "replace").splitlines()
-                raise Unavailable(
-                    f"the firmware's build ended with status {status}:\n  " + "\n  ".join(said[-12:]),
-                    f"the whole log is {log}",
-                )
-            shutil.copyfile(made, target / IMAGE)
-    except OSError as error:
-        raise output.unavailable(error, target) from error
+    with mkosi.workspace(target) as work, log.open("wb") as file:
+        command = _command(repository, kit, conditions, work)
+        environment = mkosi.environment({**kit.mkosi.environment, **conditions.environment})
+        status = _run(command, environment, conditions.umask, file.fileno(), log, report)
+        made = work / IMAGE
+        if status or not made.is_file():
+            said = log.read_text("utf-8", "replace").splitlines()
+            raise Unavailable(
+                f"the firmware's build ended with status {status}:\n  " + "\n  ".join(said[-12:]),
+                f"the whole log is {log}",
+            )
+        shutil.copyfile(made, target / IMAGE)
     path = target / IMAGE
     path.chmod(0o644)
     return Built(path, _sha256(path), round(time.monotonic() - began, 1), round(_cpu_seconds() - before, 1))

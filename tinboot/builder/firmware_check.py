@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinboot.builder import compare, firmware, places
+from tinboot.builder import compare, firmware, output, places
 from tinboot.builder.firmware import Built, Conditions
 from tinboot.builder.mkosi import Report
 from tinboot.builder.prepare import FirmwareKit
@@ -30,12 +30,15 @@ def twice(
 ) -> Iterator[Built]:
     """Yields two builds, neither from the cache; their files live until the generator ends."""
     top = places.build_folder() / "ovmf"
-    top.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".check-", dir=top) as scratch:
-        for name, condition in zip(("one", "other"), conditions, strict=True):
-            target = Path(scratch, name)
-            target.mkdir()
-            yield firmware.compile_into(target, repository, kit, condition, top / f"check-{name}.log", report)
+    try:
+        top.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".check-", dir=top) as scratch:
+            for name, condition in zip(("one", "other"), conditions, strict=True):
+                target, log = Path(scratch, name), top / f"check-{name}.log"
+                target.mkdir()
+                yield firmware.compile_into(target, repository, kit, condition, log, report)
+    except OSError as error:
+        raise output.unavailable(error, top) from error
 
 
 def require_equal(one: Built, other: Built) -> None:
