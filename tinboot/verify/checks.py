@@ -20,7 +20,7 @@ class Unchecked(NamedTuple):
 
 
 class Check(NamedTuple, Generic[Subject]):
-    """`row`: of the table of checks in docs/verify.md; None for the signatures, which it takes for granted."""
+    """`row`: of the table of checks in docs/verify.md; None for signatures, which it takes for granted."""
 
     id: str
     row: int | None
