@@ -44,5 +44,5 @@ class Places(NamedTuple):
 
     @property
     def modules(self) -> str:
-        """Kernel modules to load: one absolute path a line, in load order; written by the build."""
+        """Kernel modules to load, an absolute path a line, in order; behind an empty line those for later."""
         return self.root + "/usr/lib/tinboot/modules"

@@ -1,8 +1,9 @@
 """The initrd's kernel modules: those that a reviewed list names, unpacked, in the order of the list.
 
 One module a line, relative to /usr/lib/modules/<version>, without what it is compressed with; `#` begins a
-comment. What the kernel has built in is passed over. A module that is neither built in nor there, or that
-needs one that is not loaded before it, fails the build: it would fail every boot.
+comment. A line `--` parts what the root needs to be mounted from what loads after the hooks. What the kernel
+has built in is passed over. A module that is neither built in nor there, or that needs one that is not loaded
+before it, fails the build: it would fail every boot.
 
 mkosi's finalize script of the initrd runs `python3 -m tinboot.builder.modules LIST MODULES TREE`.
 """
@@ -17,31 +18,38 @@ from pathlib import Path
 
 from tinboot.formats.errors import Malformed, Refused
 
-#: In the initrd: the modules to load, one absolute path a line.
+#: In the initrd: the modules to load, one absolute path a line; an empty line before those for later.
 ORDER = "usr/lib/tinboot/modules"
+
+LATER = "--"
 
 _NAME = re.compile(r"kernel/[a-z0-9_/-]+\.ko")
 
 
 def parse(file: str, text: str) -> list[str]:
-    """Raises `Malformed` with file and line."""
+    """Raises `Malformed` with file and line, and for a list that has no `LATER`."""
     listed: list[str] = []
     for number, raw in enumerate(text.splitlines(), 1):
         entry = raw.split("#", 1)[0].strip()
         if not entry:
             continue
-        if _NAME.fullmatch(entry) is None or entry in listed:
+        if (_NAME.fullmatch(entry) is None and entry != LATER) or entry in listed:
             raise Malformed(f"{file}:{number}: {entry!r} is no module's path, or stands there twice")
         listed.append(entry)
+    if LATER not in listed:
+        raise Malformed(f"{file}: no line {LATER} parts what loads before the hooks from the rest")
     return listed
 
 
 def to_load(listed: list[str], builtin: set[str], needs: dict[str, list[str]]) -> list[str]:
-    """The modules of `listed` that are files. `needs`: what modules.dep says; raises `Refused`."""
+    """The modules of `listed` that are files, and `LATER`. `needs`: of modules.dep; raises `Refused`."""
     loaded: list[str] = []
     problems = []
     for module in listed:
         if module in builtin:
+            continue
+        if module == LATER:
+            loaded.append(module)
             continue
         if module not in needs:
             problems.append(f"{module} is neither built in nor there")
@@ -72,6 +80,9 @@ def stage(listed: list[str], modules: Path, tree: Path) -> None:
     needs = dependencies((modules / "modules.dep").read_text("utf-8"))
     order = []
     for module in to_load(listed, builtin, needs):
+        if module == LATER:
+            order.append("\n")
+            continue
         target = tree / "usr/lib/modules" / modules.name / module
         for folder in (target.parent, *target.parent.parents):
             if folder == tree:

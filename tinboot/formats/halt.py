@@ -63,6 +63,14 @@ REASONS = {
     "gpu-gate-missing": "the config asks for GPUs and this image has no GPU gate",
     # 90-handover
     "handover-failed": "the switch to the verified root failed",
+    # the root's first unit, tinboot-report.service
+    "report-unavailable": "no interface of the kernel leads to a PSP: this is no SNP guest",
+    "report-busy": "the host did not let a request for a report through until the deadline",
+    "report-refused": "the PSP, the VMM or the kernel refused the request for a report",
+    "report-malformed": "the answer is no report, or its certificate table is none",
+    "report-mismatch": "the report is not of the data that it was asked for",
+    "report-policy": "the guest was launched so that its host may read or move it, or is not in VMPL 0",
+    "report-failed": "the program that collects the report failed: a bug, or a device that misbehaves",
 }
 
 

@@ -40,7 +40,7 @@ FEATURES = (SNP_ACTIVE, SNP_DEBUG_SWAP, SNP_SECURE_TSC)
 
 #: Guest policy (SEV-SNP ABI 1.55, table 9): bit 16 allows SMT, bit 17 must be one, from bit 26 on zero.
 DEFAULT_POLICY = 0x30000
-_POLICY_MBO, _POLICY_MIGRATE, _POLICY_DEBUG, _POLICY_BITS = 1 << 17, 1 << 18, 1 << 19, 26
+POLICY_MBO, POLICY_MIGRATE, POLICY_DEBUG, _POLICY_BITS = 1 << 17, 1 << 18, 1 << 19, 26
 
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 
@@ -130,11 +130,11 @@ def _measured(measured: Measured) -> None:
 
 def check_policy(policy: int) -> None:
     """Raises `Refused` for a guest policy that no launch may or can have."""
-    if policy < 0 or policy >> _POLICY_BITS or not policy & _POLICY_MBO:
+    if policy < 0 or policy >> _POLICY_BITS or not policy & POLICY_MBO:
         raise Refused(f"policy is {policy:#x}: bit 17 must be one and every bit from 26 on zero")
-    if policy & _POLICY_DEBUG:
+    if policy & POLICY_DEBUG:
         raise Refused(f"policy is {policy:#x}: with bit 19 (debug) the host may read the guest's memory")
-    if policy & _POLICY_MIGRATE:
+    if policy & POLICY_MIGRATE:
         raise Refused(f"policy is {policy:#x}: KVM starts no guest with bit 18 (migration agent)")
 
 

@@ -9,7 +9,7 @@ import socket
 import struct
 from pathlib import Path
 
-from tinboot.guest.status import say
+from tinboot.guest.console import say
 
 #: `struct input_event` on 64-bit Linux (include/uapi/linux/input.h): two longs of time, type, code, value.
 EVENT = struct.Struct("=qqHHi")

@@ -6,9 +6,10 @@ tinboot-up {"boot":{...},"profile":"release","uptime_ms":9120}
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
+
+from tinboot.guest.console import say
 
 #: Written by the initrd's last hook and sealed by a read-only remount (docs/boot.md).
 BOOT = Path("/run/tinboot/boot.json")
@@ -23,16 +24,6 @@ def status_line(boot: bytes, profile: str, uptime_ms: int) -> str:
     """`boot`: the JSON that the initrd sealed. Raises ValueError if it is not JSON."""
     fields = {"boot": json.loads(boot), "profile": profile, "uptime_ms": uptime_ms}
     return "tinboot-up " + json.dumps(fields, separators=(",", ":"), sort_keys=True)
-
-
-def say(line: str) -> None:
-    """One line on the console, in one write; the console does not become anybody's terminal by it.
-
-    It begins with a line feed: systemd resets the terminal at its start, in the middle of a line.
-    """
-    console = os.open("/dev/console", os.O_WRONLY | os.O_NOCTTY)
-    os.write(console, b"\n" + line.encode() + b"\n")
-    os.close(console)
 
 
 def main() -> None:
