@@ -1,7 +1,7 @@
 """Reports through configfs, the kernel's interface for every kind of confidential guest.
 
-Linux 6.12, Documentation/ABI/testing/configfs-tsm. One makes an entry, writes the 64 bytes to be reported, and
-reads. Each write raises `generation`; another writer would be seen by it, and then all is read again.
+Linux 6.12, Documentation/ABI/testing/configfs-tsm. One makes an entry, writes the 64 bytes to be reported,
+and reads. Each write raises `generation`; another writer would be seen by it, and then all is read again.
 """
 
 from __future__ import annotations

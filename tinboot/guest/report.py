@@ -1,8 +1,8 @@
 """The report that every boot begins with: collected, looked at, kept, and shown; or the machine ends.
 
 A guest that cannot attest is of use to nobody, and one that was launched so that its host may read it should
-never hold a key. Only what the guest itself can judge is judged here: signature, chain and TCB are for whoever
-verifies from outside (tinboot/verify/), since a host that lies to the guest could lie about those too.
+never hold a key. Only what the guest itself can judge is judged here: signature, chain and TCB are for
+whoever verifies from outside (tinboot/verify/), as a host that lies to the guest could lie about those too.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class _Throttled(Exception):
 
 
 def _request(file: int, report_data: bytes, length: int) -> tuple[bytes, bytes]:
-    """One ioctl: the report, and `length` bytes of certificates without the zeros at their end."""
+    """One ioctl: the report, and the certificates in a buffer of `length` bytes, or nothing."""
     certificates = ctypes.create_string_buffer(length)
     asked = EXTENDED_REQUEST.pack(report_data, 0, ctypes.addressof(certificates), length)
     request = ctypes.create_string_buffer(asked, EXTENDED_REQUEST.size)
@@ -103,7 +103,7 @@ def _request(file: int, report_data: bytes, length: int) -> tuple[bytes, bytes]:
         raise _failure(
             error, info, int.from_bytes(request.raw[_LENGTH_AT : _LENGTH_AT + 4], "little")
         ) from error
-    return _report(response.raw), certificates.raw.rstrip(b"\0")
+    return _report(response.raw), certificates.raw if any(certificates.raw) else b""
 
 
 def _failure(error: OSError, info: ExitInfo, length: int) -> Exception:
