@@ -71,12 +71,29 @@ def explain(
         except Refused:  # a firmware without kernel hashes, or without a start for more than one vCPU
             continue
     if best is None:
+        varied = ", ".join(_varied(meant, most, command_line, others))
         raise Mismatch(
-            f"the digest is of none of {tried} launches near the one that was meant",
+            f"the digest is of none of {tried} launches near the one that was meant, with {varied}",
             "firmware, kernel, initrd or command line are others than those given; compare their SHA-256 on "
             "the host, and give further firmware with --other-ovmf",
         )
     return best
+
+
+def _varied(
+    meant: LaunchManifest, most: int, command_line: str | None, others: Sequence[Firmware]
+) -> Iterator[str]:
+    """What `_candidates` tries, in words."""
+    yield f"1 to {most} vCPUs"
+    yield "each CPU model"
+    yield f"guest features {' '.join(f'{value:#x}' for value in launchspec.FEATURES)}"
+    yield "hosts before and after Linux 6.10"
+    yield f"VMMs {' '.join(VMMS)}"
+    if meant.kernel is not None:
+        yield "kernel hashes and initrd left out"
+        unknown = "no slip in the command line, whose text is unknown"
+        yield unknown if command_line is None else "slips in the command line"
+    yield f"{len(others)} further firmware" if others else "no other firmware"
 
 
 def _candidates(
@@ -146,7 +163,7 @@ def _kernels(meant: LaunchManifest, command_line: str | None) -> Iterator[_Kerne
         yield Difference("initrd", "none", "the one given"), without
     if command_line is None:
         return
-    text = command_line.encode()
+    text = command_line.encode(errors="surrogateescape")
     for what, data in (
         ("hashed without its NUL", text),
         (f"with the firmware's suffix{FIRMWARE_SUFFIX}", text + FIRMWARE_SUFFIX.encode() + b"\0"),

@@ -14,7 +14,7 @@ import click
 from tinboot.builder import explain as neighbours
 from tinboot.builder import measure, output
 from tinboot.formats import kernelhashes, launchdigest, launchmanifest, launchspec, vcpumodels
-from tinboot.formats.errors import Malformed, Unavailable
+from tinboot.formats.errors import Malformed, Mismatch, Unavailable
 from tinboot.formats.launchdigest import Vcpu
 from tinboot.formats.launchmanifest import KernelHashes, LaunchManifest
 from tinboot.formats.manifest import Manifest
@@ -72,7 +72,7 @@ def digest_option(_ctx: click.Context, _param: click.Parameter, value: str | Non
 @click.option("--ovmf", type=_FILE, metavar="FD", help="The firmware image.")
 @click.option("--kernel", type=_FILE, metavar="FILE", help="Kernel of a direct boot; else BUILD's.")
 @click.option("--initrd", type=_FILE, metavar="FILE", help="Its initrd.")
-@click.option("--append", metavar="TEXT", help="Its command line, without the NUL that is hashed with it.")
+@click.option("--append", metavar="TEXT", help="Its command line; the NUL is added.")
 @click.option("--vcpus", metavar="N|N..M", callback=_counts, help="Count, or each of a range; else BUILD's.")
 @click.option(
     "--vcpu-type",
@@ -89,7 +89,7 @@ def digest_option(_ctx: click.Context, _param: click.Parameter, value: str | Non
 @click.option("--snp-ovmf-hash", metavar="HEX", callback=digest_option, help="Digest of FD's pages.")
 @click.option("--mode", type=click.Choice(["snp", "snp:ovmf-hash"]), default="snp", help="Or pages alone.")
 @click.option("--output-format", type=click.Choice(["hex", "base64"]), default="hex", help="Default: hex.")
-@click.option("--manifest", type=_FILE, metavar="FILE", help="A launch manifest instead of all files.")
+@click.option("--manifest", type=_FILE, metavar="FILE", help="A launch manifest in place of BUILD and files.")
 @click.option("--write-manifest", type=_FILE, metavar="FILE", help="Write the launch manifest, too.")
 @click.option("--force", is_flag=True, help="Replace an existing FILE.")
 @click.option("--explain", metavar="DIGEST", callback=digest_option, help="Say which launch DIGEST is of.")
@@ -133,11 +133,14 @@ def command(
         return
     if other_ovmf and explain is None:
         raise click.UsageError("--other-ovmf goes with --explain")
+    if write_manifest is not None and explain is not None:
+        raise click.UsageError("--explain writes no launch manifest")
     text = append
     if manifest is not None:
         if build or ovmf or kernel or initrd or snp_ovmf_hash:
             raise click.UsageError("a launch manifest has it all: leave out BUILD and the files")
         found = _read(manifest)
+        _check_line(found, append)
     else:
         if ovmf is None:
             raise click.UsageError("name the firmware with --ovmf FD, or give --manifest FILE")
@@ -156,12 +159,25 @@ def command(
         raise click.UsageError("say how many vCPUs: --vcpus N")
     found = found._replace(vcpu=_changed(found.vcpu, signature, guest_features, vmm_type))
     if explain is not None:
-        _explain(explain, found, vcpus, text, other_ovmf, as_json)
+        if len(vcpus) > 1:
+            raise click.UsageError("--explain takes the one count that was meant: --vcpus N")
+        _explain(explain, found, vcpus[0], text, other_ovmf, as_json)
         return
     digests = list(found.digests(vcpus[-1]))[vcpus[0] - 1 :]
     if write_manifest is not None:
         _write(found, write_manifest, force)
     _print(found, vcpus, digests, output_format, as_json)
+
+
+def _check_line(found: LaunchManifest, append: str | None) -> None:
+    """The text beside a launch manifest tells --explain what its hash is of."""
+    if append is None:
+        return
+    if found.kernel is None or found.kernel.command_line != kernelhashes.command_line_digest(append):
+        raise Mismatch(
+            "--append is not the command line of the launch manifest",
+            "give the same text, or leave it out: without it --explain cannot try slips in it",
+        )
 
 
 def _hashes(kernel: Path | None, initrd: Path | None, append: str | None) -> KernelHashes | None:
@@ -237,13 +253,13 @@ def _write(found: LaunchManifest, path: Path, force: bool) -> None:
 def _explain(
     wanted: bytes,
     found: LaunchManifest,
-    vcpus: range,
+    vcpus: int,
     text: str | None,
     others: Sequence[Path],
     as_json: bool,
 ) -> None:
     firmware = [(path, *measure.read_firmware(path)) for path in others]
-    differences = neighbours.explain(wanted, found, vcpus[0], command_line=text, others=firmware)
+    differences = neighbours.explain(wanted, found, vcpus, command_line=text, others=firmware)
     if as_json:
         fields = {"digest": wanted.hex(), "differences": [asdict(one) for one in differences]}
         click.echo(json.dumps(fields, indent=2))

@@ -25,8 +25,11 @@ NO_INITRD = hashlib.sha256(b"").digest()
 
 
 def command_line_digest(text: str) -> bytes:
-    """SHA-256 of the command line as the loader sees it, its terminating NUL included."""
-    return hashlib.sha256(text.encode() + b"\0").digest()
+    """SHA-256 of the command line as the loader sees it, its terminating NUL included.
+
+    UTF-8; what a program's argument has besides is in `text` as surrogates, and QEMU gets the same bytes.
+    """
+    return hashlib.sha256(text.encode(errors="surrogateescape") + b"\0").digest()
 
 
 def table(kernel: bytes, initrd: bytes, command_line: bytes) -> bytes:
