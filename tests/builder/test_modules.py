@@ -26,8 +26,13 @@ def test_lists_of_the_recipes(name: str) -> None:
     path = places.REPOSITORY / "mkosi.images/initrd" / f"modules.{name}"
     listed = modules.parse(path.name, path.read_text())
     found = [Path(module).stem for module in listed]
-    wanted = ["virtio_blk", "dm-mod", "dm-verity", "erofs", "button", "evdev"]
+    wanted = ["virtio_blk", "dm-mod", "dm-verity", "erofs", "--", "button", "evdev", "configfs", "sev-guest"]
     assert [module for module in found if module in wanted] == wanted
+
+
+def test_a_list_says_what_loads_after_the_hooks() -> None:
+    with pytest.raises(Malformed, match="no line -- parts"):
+        modules.parse("modules", f"{A}\n")
 
 
 def test_dependencies() -> None:
@@ -36,7 +41,7 @@ def test_dependencies() -> None:
 
 
 def test_built_in_ones_are_passed_over() -> None:
-    assert modules.to_load([A, B, C], {A}, {B: [], C: [B]}) == [B, C]
+    assert modules.to_load([A, B, "--", C], {A}, {B: [], C: [B]}) == [B, "--", C]
 
 
 @pytest.mark.parametrize(
@@ -69,11 +74,13 @@ def kernel(tmp_path: Path) -> Path:
 def test_the_program_of_the_finalize_script(tmp_path: Path, kernel: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "usr/lib/tinboot").mkdir(parents=True)
-    (tmp_path / "list").write_text(f"kernel/built/in.ko\n{A}\n{B}\n{C}\n")
+    (tmp_path / "list").write_text(f"kernel/built/in.ko\n{A}\n{B}\n--\n{C}\n")
     command = [sys.executable, "-m", "tinboot.builder.modules", *map(str, (tmp_path / "list", kernel, tree))]
     subprocess.run(command, cwd=places.REPOSITORY, check=True, umask=0o077)
-    order = (tree / modules.ORDER).read_text().splitlines()
+    first, later = (tree / modules.ORDER).read_text().split("\n\n")
+    order = [*first.splitlines(), *later.splitlines()]
     assert order == [f"/usr/lib/modules/6.1-x/{name}" for name in (A, B, C)]
+    assert later == f"{order[2]}\n"
     found = [tree / path.removeprefix("/") for path in order]
     assert [path.read_bytes() for path in found] == [b"module a", b"module b", b"module c"]
     assert {path.stat().st_mode & 0o777 for path in (*found, tree / modules.ORDER)} == {0o644}
@@ -81,7 +88,7 @@ def test_the_program_of_the_finalize_script(tmp_path: Path, kernel: Path) -> Non
 
 
 def test_the_program_says_one_error(tmp_path: Path, kernel: Path) -> None:
-    (tmp_path / "list").write_text("kernel/gone.ko\n")
+    (tmp_path / "list").write_text("kernel/gone.ko\n--\n")
     command = [
         sys.executable,
         "-m",

@@ -99,7 +99,8 @@ def test_declares_exactly_the_reasons_it_can_raise(path: Path) -> None:
 
 def test_every_reason_has_a_place_that_raises_it() -> None:
     named: set[object] = set()
-    for file in (FOLDER / "stage").glob("*.py"):
+    guest = FOLDER.parent / "tinboot/guest"
+    for file in (*(FOLDER / "stage").glob("*.py"), *guest.glob("*.py")):
         named |= constants(file) & set(halt.REASONS)
     assert named.union(*map(raised, HOOKS)) == set(halt.REASONS)
 
