@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Self
 
 import stub_chain
+from cryptography.hazmat.primitives.asymmetric import ec
 from machine import Machine
 from stub_report import TCBS, Contents, chip_id, sign
 
@@ -55,6 +56,8 @@ _SLOT = 30
 
 ALWAYS = 1 << 30
 
+_CONTENTS = Contents()
+
 _FRAME_LIMIT = 1 << 16
 
 
@@ -67,7 +70,7 @@ class Behaviour:
     bytes that the host claims its certificates to take. `busy`: answers that put the guest off first.
     """
 
-    contents: Contents = Contents()
+    contents: Contents = _CONTENTS
     report_data: bytes | None = None
     measurement: bytes | None = None
     alter: Callable[[bytes], bytes] = bytes
@@ -91,7 +94,7 @@ class Chain:
     ark: bytes
     ask: bytes
     vcek: bytes
-    key: stub_chain.ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey
 
     @property
     def table(self) -> bytes:

@@ -6,14 +6,13 @@ It tells its supervisor over a pipe, one JSON object a line: `begin` a step, `pa
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from stage.kernel import MS_NODEV, MS_NOEXEC, MS_NOSUID, Kernel
+from stage.kernel import Kernel
 from stage.places import Places
 from stage.state import State
 from tinboot.formats.bootlog import Found, Passed
@@ -36,9 +35,7 @@ def _steps(kernel: Kernel, places: Places, hooks: list[str], pipe: int, started:
     step = RUNNER
     try:
         tell(pipe, {"begin": step})
-        with open(places.modules, encoding="utf-8") as file:
-            first, later = file.read().split("\n\n")
-        load_modules(kernel, first.split())
+        load(kernel, listed(places.modules).early)
         state = State(kernel, places, [], started)
         for step in hooks:
             tell(pipe, {"begin": step})
@@ -47,10 +44,6 @@ def _steps(kernel: Kernel, places: Places, hooks: list[str], pipe: int, started:
             passed = Passed(step, round((time.monotonic() - began) * 1000), found)
             state.passed.append(passed)
             tell(pipe, {"passed": passed._asdict()})
-        step = RUNNER
-        tell(pipe, {"begin": step})
-        load_modules(kernel, later.split())
-        mount_configfs(kernel, places)
     except Refusal as refusal:
         tell(pipe, {"refused": [refusal.reason, refusal.detail]})
         return 1
@@ -70,26 +63,6 @@ def load_hook(path: str) -> Callable[[State], Found]:
     scope: dict[str, Callable[[State], Found]] = {}
     exec(compile(source, path, "exec", dont_inherit=True), scope)  # that is what a hook is
     return scope["run"]
-
-
-def load_modules(kernel: Kernel, paths: list[str]) -> None:
-    """Loads kernel modules, in this order.
-
-    A module that is there already, or whose device is not, is no failure: sev-guest on a machine without
-    SNP, SHA-256 for SSSE3 on a CPU without. Whoever then misses something refuses by name.
-    """
-    for path in paths:
-        try:
-            kernel.load_module(path)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENODEV):
-                raise
-
-
-def mount_configfs(kernel: Kernel, places: Places) -> None:
-    """Where the root asks for attestation reports (Documentation/ABI/testing/configfs-tsm)."""
-    target = f"{places.sys}/kernel/config"
-    kernel.mount("configfs", target, "configfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 def describe(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """TEST ONLY, never in a production image: /dev/sev-guest as a character device in user space.
 
-Speaks the kernel's CUSE protocol (Linux 6.12, include/uapi/linux/fuse.h; fs/fuse/cuse.c) and answers the ioctl
-for an extended report as drivers/virt/coco/sev-guest/sev-guest.c does: the same structures, errno and
+Speaks the kernel's CUSE protocol (Linux 6.12, include/uapi/linux/fuse.h; fs/fuse/cuse.c) and answers the
+ioctl for an extended report as drivers/virt/coco/sev-guest/sev-guest.c does: the same structures, errno and
 exitinfo2. Whoever calls it cannot tell, but by the report's signature.
 """
 
@@ -75,7 +75,7 @@ class Device:
         os.write(self._file, _OUT.pack(_OUT.size + len(data), -error, unique) + data)
 
     def _ioctl(self, unique: int, body: bytes) -> None:
-        """Three rounds: the caller's structures are fetched one behind the other, then all is written back."""
+        """Three rounds: the caller's structures are fetched one by one, then all is written back."""
         _, _, command, address, got, room = _IOCTL_IN.unpack_from(body)
         data = body[_IOCTL_IN.size : _IOCTL_IN.size + got]
         if command != GET_EXT_REPORT:

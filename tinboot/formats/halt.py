@@ -65,7 +65,8 @@ REASONS = {
     "handover-failed": "the switch to the verified root failed",
     # the root's first unit, tinboot-report.service
     "report-unavailable": "no interface of the kernel leads to a PSP: this is no SNP guest",
-    "report-busy": "the host did not let a request for a report through until the deadline",
+    "report-busy": "the host put a request for a report off until the deadline",
+    "report-timeout": "a request for a report did not come back until the deadline",
     "report-refused": "the PSP, the VMM or the kernel refused the request for a report",
     "report-malformed": "the answer is no report, or its certificate table is none",
     "report-mismatch": "the report is not of the data that it was asked for",

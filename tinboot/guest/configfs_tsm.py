@@ -1,30 +1,31 @@
 """Reports through configfs, the kernel's interface for every kind of confidential guest.
 
-Linux 6.12, Documentation/ABI/testing/configfs-tsm. One makes an entry, writes the 64 bytes to be reported,
-and reads. Each write raises `generation`; another writer would be seen by it, and then all is read again.
+Linux 6.12, Documentation/ABI/testing/configfs-tsm and drivers/virt/coco/tsm.c. One makes an entry, writes
+what is to be reported, and reads. Each write raises `generation`: a writer beside us would be seen by it, and then
+all is read again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
 
 from tinboot.formats import certtable, snpreport
 from tinboot.formats.sevguest import USER_DATA_BYTES
-from tinboot.guest.evidence import BadAnswer, Busy, DeviceError, Evidence, NoDevice
+from tinboot.guest.evidence import BadAnswer, DeviceError, Evidence, NoDevice, Patience
 
 ENTRIES = Path("/sys/kernel/config/tsm/report")
 PROVIDER = "sev_guest"
 
-#: Attempts to read an answer that nobody else wrote to meanwhile: the entry's name is ours alone.
-_ATTEMPTS = 3
-
 _ABSENT = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP)
 _LATER = (errno.EBUSY, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT)
 
+_TEXT_LIMIT = 64
 
-def collect(report_data: bytes, entries: Path = ENTRIES) -> Evidence:
+
+def collect(report_data: bytes, patience: Patience, entries: Path = ENTRIES) -> Evidence:
     """A report of VMPL 0 with `report_data`, 64 bytes; raises EvidenceError.
 
     The entry is removed however this ends.
@@ -39,30 +40,36 @@ def collect(report_data: bytes, entries: Path = ENTRIES) -> Evidence:
             raise NoDevice(f"{entries}: {error.strerror}") from error
         raise DeviceError(f"{entry}: {error.strerror}") from error
     try:
-        for _ in range(_ATTEMPTS):
-            evidence = _read(entry, report_data)
+        while True:
+            try:
+                evidence = _read(entry, report_data)
+            except OSError as error:
+                if error.errno not in _LATER:
+                    raise DeviceError(f"{error.filename or entry}: {error.strerror}") from error
+                patience.wait(f"{error.filename or entry}: {error.strerror}")
+                continue
             if evidence is not None:
                 return evidence
-        raise BadAnswer(f"{entry}: another writer changed it {_ATTEMPTS} times")
-    except OSError as error:
-        if error.errno in _LATER:
-            raise Busy(f"{entry}: {error.strerror}") from error
-        raise DeviceError(f"{entry}: {error.strerror}") from error
+            patience.wait(f"{entry}: another writer changes it")
     finally:
-        entry.rmdir()
+        with contextlib.suppress(OSError):  # it is of no use to anybody, and does no harm
+            entry.rmdir()
 
 
 def _read(entry: Path, report_data: bytes) -> Evidence | None:
     """One attempt; None if someone wrote to the entry meanwhile."""
+    provider = _text(entry / "provider")
+    if provider != PROVIDER:
+        raise BadAnswer(f"{entry}: the provider is {provider[:40]!r}, not {PROVIDER}")
+    _write(entry / "privlevel", b"0")
     _write(entry / "inblob", report_data)
     generation = _text(entry / "generation")
-    provider = _text(entry / "provider")
     report = _blob(entry / "outblob", snpreport.SIZE)
     certificates = _blob(entry / "auxblob", certtable.MAX_SIZE)
     if _text(entry / "generation") != generation:
         return None
-    if provider != PROVIDER:
-        raise BadAnswer(f"{entry}: the provider is {provider[:40]!r}, not {PROVIDER}")
+    if len(report) != snpreport.SIZE:
+        raise BadAnswer(f"{entry}/outblob: {len(report)} bytes, expected {snpreport.SIZE}")
     return Evidence("configfs-tsm", report, certificates)
 
 
@@ -72,17 +79,27 @@ def _write(path: Path, data: bytes) -> None:
     try:
         if os.write(file, data) != len(data):
             raise BadAnswer(f"{path}: took a part of {len(data)} bytes")
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(file)
 
 
 def _blob(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
+    """The whole file; the kernel wants one read(2) after another from the start."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            data = b""
+            while len(data) <= limit and (part := file.read(limit + 1 - len(data))):
+                data += part
+    except OSError as error:
+        error.filename = str(path)
+        raise
     if len(data) > limit:
         raise BadAnswer(f"{path}: more than {limit} bytes")
     return data
 
 
 def _text(path: Path) -> str:
-    return _blob(path, 64).decode("ascii", "replace").strip()
+    return _blob(path, _TEXT_LIMIT).decode("ascii", "replace").strip()

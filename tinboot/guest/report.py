@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from tinboot.formats import bootlog, bootreport, certtable, launchspec, snpreport
 from tinboot.formats.bootreport import BootReport
@@ -22,7 +23,16 @@ from tinboot.formats.errors import Malformed
 from tinboot.formats.halt import Halt, Refusal
 from tinboot.guest import configfs_tsm, sev_guest
 from tinboot.guest.console import halt, say
-from tinboot.guest.evidence import BadAnswer, Busy, DeviceError, Evidence, EvidenceError, NoDevice
+from tinboot.guest.evidence import (
+    BadAnswer,
+    Busy,
+    DeviceError,
+    Evidence,
+    EvidenceError,
+    NoAnswer,
+    NoDevice,
+    Patience,
+)
 
 HOOK = "report"  # the name in the halt line; it is no hook, but the next thing after them
 
@@ -31,12 +41,13 @@ SEALED = Path(bootlog.SEALED) / bootlog.REPORT_FILE
 #: Of this boot, for the root alone (RuntimeDirectory= of the unit).
 KEPT = Path("/run/tinboot-report")
 
-#: Seconds for the whole of it, calls that never return included: the kernel alone may retry for a minute.
-DEADLINE = 120.0
+#: Seconds for the whole of it, calls that never come back included.
+DEADLINE = 30.0
 
 _REASONS = {
     NoDevice: "report-unavailable",
     Busy: "report-busy",
+    NoAnswer: "report-timeout",
     DeviceError: "report-refused",
     BadAnswer: "report-malformed",
 }
@@ -46,10 +57,10 @@ _LIMIT = 64 << 10  # bytes from the collecting process: report and certificates 
 def collect(report_data: bytes) -> Evidence:
     """From configfs-tsm, else from /dev/sev-guest; raises EvidenceError."""
     try:
-        return configfs_tsm.collect(report_data)
+        return configfs_tsm.collect(report_data, Patience())
     except NoDevice as first:
         try:
-            return sev_guest.collect(report_data)
+            return sev_guest.collect(report_data, Patience())
         except NoDevice as second:
             raise NoDevice(f"{first}; {second}") from second
 
@@ -57,37 +68,38 @@ def collect(report_data: bytes) -> Evidence:
 def within(seconds: float, work: Callable[[], Evidence]) -> Evidence:
     """`work` in a process that can be given up: a device that never answers cannot be interrupted otherwise.
 
-    Raises what `work` raises of EvidenceError; `Busy` past the deadline, BadAnswer if the process just dies.
+    Raises what `work` raises of EvidenceError; NoAnswer past the deadline; RuntimeError for other failures.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reader)
-        os._exit(_work(writer, work))
+        _work(writer, work)
     os.close(writer)
     data, deadline = b"", time.monotonic() + seconds
     try:
         while len(data) <= _LIMIT:
             ready, _, _ = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise Busy(f"no answer within {seconds:g} s")
+                raise NoAnswer(f"no answer within {seconds:g} s")
             part = os.read(reader, _LIMIT)
             if not part:
                 break
             data += part
     finally:
         os.close(reader)
-        os.kill(child, signal.SIGKILL)  # and no wait for it: it may hang in the kernel
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, os.WNOHANG)  # and no wait for it: it may hang in the kernel
     if not data:
-        raise BadAnswer("the process that asks the device ended without a word")
+        raise RuntimeError("the process that asks the device ended without a word")
     fields = json.loads(data)
     if "error" in fields:
-        kind = next(kind for kind in _REASONS if kind.__name__ == fields["error"])
+        kind = next((kind for kind in _REASONS if kind.__name__ == fields["error"]), RuntimeError)
         raise kind(fields["detail"])
     return Evidence(fields["provider"], *(base64.b64decode(fields[n]) for n in ("report", "certificates")))
 
 
-def _work(writer: int, work: Callable[[], Evidence]) -> int:
+def _work(writer: int, work: Callable[[], Evidence]) -> NoReturn:
+    """In the child: one JSON object into the pipe, whatever happens."""
     try:
         found = work()
         answer = {
@@ -95,11 +107,14 @@ def _work(writer: int, work: Callable[[], Evidence]) -> int:
             "report": base64.b64encode(found.report).decode(),
             "certificates": base64.b64encode(found.certificates).decode(),
         }
-    except EvidenceError as error:
-        answer = {"error": type(error).__name__, "detail": str(error)}
-    with os.fdopen(writer, "w") as pipe:
-        json.dump(answer, pipe)
-    return 0
+    except BaseException as error:  # it must not run on in this process
+        detail = str(error) if isinstance(error, EvidenceError) else repr(error)
+        answer = {"error": type(error).__name__, "detail": detail}
+    try:
+        with os.fdopen(writer, "w") as pipe:
+            json.dump(answer, pipe)
+    finally:
+        os._exit(0)
 
 
 def judge(evidence: Evidence, report_data: bytes) -> None:
@@ -127,11 +142,12 @@ def keep(evidence: Evidence, folder: Path = KEPT) -> None:
 def main() -> None:
     """Called by tinboot-report.service."""
     try:
-        report_data = bootreport.report_data(SEALED.read_bytes())
+        sealed = SEALED.read_bytes()
+        report_data = bootreport.report_data(sealed)
         evidence = within(DEADLINE, lambda: collect(report_data))
         judge(evidence, report_data)
         keep(evidence)
-        say(bootreport.line(BootReport(*evidence)))
+        say(bootreport.line(BootReport(sealed, *evidence)))
     except Refusal as refusal:
         halt(Halt(HOOK, refusal.reason, refusal.detail))
     except EvidenceError as error:

@@ -1,7 +1,7 @@
 """Reports through /dev/sev-guest, on kernels without configfs-tsm, or where that has no provider.
 
-The extended request also gives the certificates that the host may have laid ready; it answers a buffer that
-is too small with the length it needs.
+Linux 6.12, Documentation/virt/coco/sev-guest.rst. The extended request gives, beside the report, the
+certificates that the host may have laid ready; a buffer that is too small it answers with the length needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
-import time
+from collections.abc import Callable
 
 from tinboot.formats import snpreport
 from tinboot.formats.sevguest import (
@@ -27,100 +27,92 @@ from tinboot.formats.sevguest import (
     USER_DATA_BYTES,
     VMM_BUSY,
     VMM_INVALID_LENGTH,
-    ExitInfo,
     exit_info,
 )
-from tinboot.guest.evidence import BadAnswer, Busy, DeviceError, Evidence, NoDevice
+from tinboot.guest.evidence import BadAnswer, DeviceError, Evidence, NoDevice, Patience
 
-#: The host may throttle requests; the kernel itself retries for a minute (SNP_REQ_MAX_RETRY_DURATION).
-SECONDS = 60.0
-_PAUSE = 0.2
+#: As fcntl.ioctl with a buffer that the call changes.
+Ioctl = Callable[[int, int, bytearray], object]
 
-_LENGTH_AT = EXTENDED_REQUEST.size - 8  # of certs_len in struct snp_ext_report_req
+_ABSENT = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
+_LATER = (errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ETIMEDOUT)
 
 
-def collect(report_data: bytes, device: str = DEVICE, seconds: float = SECONDS) -> Evidence:
-    """A report of VMPL 0 with `report_data`, 64 bytes, and the host's certificates; raises EvidenceError.
+class _Failed(Exception):
+    """A call that came back with an error; `length` of certificates is what it wants, if it says so."""
 
-    A host that is busy is asked again for `seconds`.
-    """
+    def __init__(self, number: int, exit_code: int, length: int) -> None:
+        super().__init__(number)
+        self.number, self.info, self.length = number, exit_info(exit_code), length
+
+    def __str__(self) -> str:
+        return f"{DEVICE}: {os.strerror(self.number)}, {self.info}"
+
+
+def collect(
+    report_data: bytes, patience: Patience, device: str = DEVICE, ioctl: Ioctl = fcntl.ioctl
+) -> Evidence:
+    """A report of VMPL 0 with `report_data`, 64 bytes, and the host's certificates; raises EvidenceError."""
     if len(report_data) != USER_DATA_BYTES:
         raise ValueError(f"REPORT_DATA has {USER_DATA_BYTES} bytes, not {len(report_data)}")
     try:
         file = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
-            raise NoDevice(f"{device}: {error.strerror}") from error
-        raise DeviceError(f"{device}: {error.strerror}") from error
+        kind = NoDevice if error.errno in _ABSENT else DeviceError
+        raise kind(f"{device}: {error.strerror}") from error
     try:
-        return _collect(file, report_data, time.monotonic() + seconds)
+        return _collect(file, report_data, patience, ioctl)
     finally:
         os.close(file)
 
 
-def _collect(file: int, report_data: bytes, deadline: float) -> Evidence:
+def _collect(file: int, report_data: bytes, patience: Patience, ioctl: Ioctl) -> Evidence:
     length = PAGE
     while True:
         try:
-            report, certificates = _request(file, report_data, length)
-        except _TooSmall as answer:
-            if not length < answer.length <= CERTIFICATES_LIMIT or answer.length % PAGE:
-                raise BadAnswer(
-                    f"the host's certificates take {answer.length} bytes, {length} were offered, "
-                    f"expected whole pages, at most {CERTIFICATES_LIMIT}"
-                ) from answer
-            length = answer.length
-        except _Throttled as answer:
-            if time.monotonic() + _PAUSE > deadline:
-                raise Busy("the host is busy, and was so until the deadline") from answer
-            time.sleep(_PAUSE)
+            response, certificates = _request(file, report_data, length, ioctl)
+        except _Failed as failed:
+            if failed.number == errno.EIO and failed.info.vmm == VMM_INVALID_LENGTH:
+                length = _larger(length, failed.length)
+            elif failed.info.vmm == VMM_BUSY or failed.number in _LATER:
+                patience.wait(str(failed))
+            else:
+                raise DeviceError(str(failed)) from failed
         else:
-            return Evidence("sev-guest", report, certificates)
+            return Evidence("sev-guest", _report(response), certificates if any(certificates) else b"")
 
 
-class _TooSmall(Exception):
-    def __init__(self, length: int) -> None:
-        super().__init__(length)
-        self.length = length
+def _larger(had: int, wanted: int) -> int:
+    """Grows with each call, up to the kernel's own limit: no host makes this go on for ever."""
+    if not had < wanted <= CERTIFICATES_LIMIT or wanted % PAGE:
+        raise BadAnswer(
+            f"the host's certificates take {wanted} bytes and do not fit in {had}; expected whole pages, "
+            f"at most {CERTIFICATES_LIMIT}"
+        )
+    return wanted
 
 
-class _Throttled(Exception):
-    pass
-
-
-def _request(file: int, report_data: bytes, length: int) -> tuple[bytes, bytes]:
-    """One ioctl: the report, and the certificates in a buffer of `length` bytes, or nothing."""
+def _request(file: int, report_data: bytes, length: int, ioctl: Ioctl) -> tuple[bytes, bytes]:
+    """One call: the PSP's response and the buffer of `length` bytes for certificates; raises `_Failed`."""
     certificates = ctypes.create_string_buffer(length)
     asked = EXTENDED_REQUEST.pack(report_data, 0, ctypes.addressof(certificates), length)
-    request = ctypes.create_string_buffer(asked, EXTENDED_REQUEST.size)
+    request = ctypes.create_string_buffer(asked, len(asked))
     response = ctypes.create_string_buffer(RESPONSE_BYTES)
     addresses = (ctypes.addressof(request), ctypes.addressof(response))
     call = bytearray(CALL.pack(MESSAGE_VERSION, *addresses, NOT_CALLED))
     try:
-        fcntl.ioctl(file, GET_EXT_REPORT, call, True)
+        ioctl(file, GET_EXT_REPORT, call)
     except OSError as error:
-        info = exit_info(CALL.unpack(call)[3])
-        raise _failure(
-            error, info, int.from_bytes(request.raw[_LENGTH_AT : _LENGTH_AT + 4], "little")
-        ) from error
-    return _report(response.raw), certificates.raw if any(certificates.raw) else b""
-
-
-def _failure(error: OSError, info: ExitInfo, length: int) -> Exception:
-    if error.errno == errno.EIO and info.vmm == VMM_INVALID_LENGTH:
-        return _TooSmall(length)
-    if info.vmm == VMM_BUSY or error.errno in (errno.EAGAIN, errno.EBUSY, errno.EINTR):
-        return _Throttled()
-    if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOTTY):
-        return NoDevice(f"{DEVICE}: {error.strerror}")
-    return DeviceError(f"{DEVICE}: {error.strerror}, {info}")
+        wanted = EXTENDED_REQUEST.unpack(request.raw)[3]
+        raise _Failed(error.errno or 0, CALL.unpack(call)[3], wanted) from error
+    return response.raw, certificates.raw
 
 
 def _report(response: bytes) -> bytes:
     """The report in the PSP's answer."""
     status, size = RESPONSE.unpack_from(response)
     if status:
-        raise DeviceError(f"the PSP answered with status {status:#x}")
+        raise DeviceError(f"{DEVICE}: the PSP answered with status {status:#x}")
     if size != snpreport.SIZE:
-        raise BadAnswer(f"the PSP's report has {size} bytes, expected {snpreport.SIZE}")
+        raise BadAnswer(f"{DEVICE}: the PSP's report has {size} bytes, expected {snpreport.SIZE}")
     return response[RESPONSE.size : RESPONSE.size + size]

@@ -1,0 +1,36 @@
+"""Kernel modules, in the order that the build wrote down."""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from stage.kernel import Kernel
+
+
+class Listed(NamedTuple):
+    """Absolute paths in load order: what mounting the root needs, and what only the root needs."""
+
+    early: list[str]
+    late: list[str]
+
+
+def listed(path: str) -> Listed:
+    """The list that tinboot/builder/modules.py wrote: one path a line, an empty line before the late ones."""
+    with open(path, encoding="utf-8") as file:
+        early, late = file.read().split("\n\n")
+    return Listed(early.split(), late.split())
+
+
+def load(kernel: Kernel, paths: list[str]) -> None:
+    """Loads these, in order.
+
+    A module that is there already, or whose device is not, is no failure: sev-guest on a machine without
+    SNP, SHA-256 for SSSE3 on a CPU without. Whoever then misses something refuses by name.
+    """
+    for path in paths:
+        try:
+            kernel.load_module(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENODEV):
+                raise
