@@ -4,8 +4,9 @@ It carries the launch digest, names and a version of the guest, and its policy; 
 differ. Two keys vouch for it: the ID key signs the block, the author key signs the ID key. The report then
 holds the SHA-384 of both keys, ID_KEY_DIGEST and AUTHOR_KEY_DIGEST.
 
-AMD SEV-SNP Firmware ABI Specification (56860) 1.55: ID block, table 75; ID authentication information,
-table 76; public key and signature, chapter 10, "ECDSA P-384 with SHA-384". Numbers are little-endian.
+AMD SEV-SNP Firmware ABI Specification (56860) 1.55: 8.18 (SNP_LAUNCH_FINISH), "Structure of the ID Block" and
+"ID Authentication Information Structure"; keys and signatures: chapter 10, "ECDSA P-384 with SHA-384".
+Numbers are little-endian.
 """
 
 from __future__ import annotations

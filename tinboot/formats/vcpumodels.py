@@ -1,6 +1,6 @@
 """QEMU's named EPYC models and the CPUID signature that each puts into RDX at reset, which is measured.
 
-Source: QEMU 10.1, target/i386/cpu.c, builtin_x86_defs; versions of a model share its signature. A model
+Source: QEMU 11.1, target/i386/cpu.c, builtin_x86_defs; versions of a model share its signature. A model
 that follows the host's CPU ("host", "max") has no digest that anyone could publish, so none is here.
 """
 
@@ -27,7 +27,7 @@ SIGNATURES = {
     **_versions("EPYC", 5, signature(23, 1, 2)),
     "EPYC-IBPB": signature(23, 1, 2),
     **_versions("EPYC-Rome", 5, signature(23, 49, 0)),
-    **_versions("EPYC-Milan", 3, signature(25, 1, 1)),
-    **_versions("EPYC-Genoa", 2, signature(25, 17, 0)),
+    **_versions("EPYC-Milan", 4, signature(25, 1, 1)),
+    **_versions("EPYC-Genoa", 3, signature(25, 17, 0)),
     **_versions("EPYC-Turin", 2, signature(26, 0, 0)),
 }
