@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from stage.kernel import Kernel
+from stage.modules import listed, load
 from stage.places import Places
 from stage.state import State
 from tinboot.formats.bootlog import Found, Passed

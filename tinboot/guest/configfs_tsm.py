@@ -1,8 +1,8 @@
 """Reports through configfs, the kernel's interface for every kind of confidential guest.
 
 Linux 6.12, Documentation/ABI/testing/configfs-tsm and drivers/virt/coco/tsm.c. One makes an entry, writes
-what is to be reported, and reads. Each write raises `generation`: a writer beside us would be seen by it, and then
-all is read again.
+what is to be reported, and reads. Each write raises `generation`: a writer beside us would be seen by it, and
+then all is read again.
 """
 
 from __future__ import annotations
