@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 from fakeguest import Guest
-from stage.worker import load_modules, mount_configfs
+from stage.modules import listed, load
 
 PATHS = ["/usr/lib/modules/6/b.ko", "/usr/lib/modules/6/a.ko"]
 
@@ -15,7 +16,7 @@ PATHS = ["/usr/lib/modules/6/b.ko", "/usr/lib/modules/6/a.ko"]
 def test_order(guest: Guest, number: int) -> None:
     if number:
         guest.kernel.fail["load_module"] = OSError(number, "")
-    load_modules(guest.kernel, PATHS)
+    load(guest.kernel, PATHS)
     assert [call[1] for call in guest.kernel.calls] == PATHS
 
 
@@ -23,10 +24,21 @@ def test_order(guest: Guest, number: int) -> None:
 def test_failure(guest: Guest, number: int) -> None:
     guest.kernel.fail["load_module"] = OSError(number, "")
     with pytest.raises(OSError, match=f"Errno {number}"):
-        load_modules(guest.kernel, PATHS)
+        load(guest.kernel, PATHS)
 
 
-def test_configfs_is_where_the_root_looks_for_it(guest: Guest) -> None:
-    mount_configfs(guest.kernel, guest.places)
-    ((_, source, target, kind, _, _),) = guest.kernel.calls
-    assert (source, target, kind) == ("configfs", f"{guest.places.sys}/kernel/config", "configfs")
+def test_the_last_but_one_hook_loads_the_late_ones_and_mounts_configfs(guest: Guest) -> None:
+    (Path(guest.places.root) / "usr/lib/tinboot").mkdir(parents=True)
+    Path(guest.places.modules).write_text("/a.ko\n\n/b.ko\n/c.ko\n")
+    assert listed(guest.places.modules).early == ["/a.ko"]
+    assert guest.run("80-modules") == {}
+    *loaded, mounted = guest.kernel.calls
+    assert loaded == [("load_module", "/b.ko"), ("load_module", "/c.ko")]
+    assert mounted[:4] == ("mount", "configfs", f"{guest.places.sys}/kernel/config", "configfs")
+
+
+def test_a_list_of_one_part_is_refused(guest: Guest) -> None:
+    (Path(guest.places.root) / "usr/lib/tinboot").mkdir(parents=True)
+    Path(guest.places.modules).write_text("/a.ko\n")
+    with pytest.raises(ValueError, match="unpack"):
+        listed(guest.places.modules)
