@@ -224,11 +224,8 @@ CHECKS: tuple[Check[Presented], ...] = (
 
 def issuer_key(certificate: Certificate) -> rsa.RSAPublicKey:
     """Raises `Mismatch` unless it is of RSA-4096 with exponent 65537."""
-    key = _load(certificate)
-    if not isinstance(key, rsa.RSAPublicKey) or (key.key_size, key.public_numbers().e) != (
-        _MODULUS,
-        _EXPONENT,
-    ):
+    key = _rsa(certificate)
+    if (key.key_size, key.public_numbers().e) != (_MODULUS, _EXPONENT):
         raise Mismatch(f"the key of {certificate.common_name!r} is not of RSA-4096 with exponent 65537")
     return key
 
@@ -243,7 +240,14 @@ def verify_bytes(signature: bytes, signed: bytes, key: rsa.RSAPublicKey, what: s
 
 def verify_signature(certificate: Certificate, issuer: Certificate) -> None:
     what = f"{certificate.common_name!r} by {issuer.common_name!r}"
-    verify_bytes(certificate.signature, certificate.signed, issuer_key(issuer), what)
+    verify_bytes(certificate.signature, certificate.signed, _rsa(issuer), what)
+
+
+def _rsa(certificate: Certificate) -> rsa.RSAPublicKey:
+    key = _load(certificate)
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise Mismatch(f"the key of {certificate.common_name!r} is not of RSA")
+    return key
 
 
 def _load(certificate: Certificate) -> object:

@@ -6,6 +6,7 @@ Intermediates are not pinned: AMD has reissued one (the ASK of Genoa), and the r
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from tinboot.formats.errors import Unavailable
@@ -44,7 +45,7 @@ def intermediate_of(vek: Certificate, offered: Iterable[Certificate]) -> Certifi
             f"the certificate of {name[:60]!r}, which issued the report's, is not at hand",
             "give AMD's chain along: --chain FILE",
         )
-    return read(shipped)[0]
+    return _shipped(shipped)
 
 
 def root_of(intermediate: Certificate, offered: Iterable[Certificate]) -> Certificate:
@@ -55,8 +56,13 @@ def root_of(intermediate: Certificate, offered: Iterable[Certificate]) -> Certif
     name = common_name(intermediate.issuer)
     for line in LINES:
         if name == f"ARK-{line.name}":
-            return read(amd_certificates.ROOTS[line.name])[0]
+            return _shipped(amd_certificates.ROOTS[line.name])
     raise Unavailable(
         f"the root {name[:60]!r} is not at hand",
         "give the chain along: --chain FILE",
     )
+
+
+@cache
+def _shipped(pem: bytes) -> Certificate:
+    return read(pem)[0]
