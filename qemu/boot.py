@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import deadloop
 import measured_boot
@@ -19,7 +20,11 @@ from machine import Exit, Machine
 from serial_log import Event, Outcome, clean
 
 import tinboot.formats.halt
+from tinboot.formats import bootreport
 from tinboot.formats.errors import Unavailable
+
+if TYPE_CHECKING:
+    from psp import Psp
 
 #: Seconds for an emulated boot on a loaded machine; idle it takes about 10 (image facts, section 3).
 DEADLINE = 120.0
@@ -61,6 +66,12 @@ class BootResult:
     def panic(self) -> str | None:
         """What the kernel said when it gave up."""
         return next((event.text for event in self.events if event.outcome is Outcome.PANICKED), None)
+
+    @property
+    def report(self) -> bootreport.BootReport:
+        """The report that the guest collected; raises ValueError unless it showed one, and only one."""
+        (line,) = (line for line in self.lines() if line.startswith(bootreport.PREFIX))
+        return bootreport.parse(line)
 
     @property
     def powered_off(self) -> bool:
@@ -140,29 +151,42 @@ def boot(
     marker: str | None = None,
     extra: Sequence[str] = (),
     under: Path | None = None,
+    psp: Psp | None = None,
 ) -> BootResult:
     """Boots until `tinboot-up` (or `marker`), a halt, a panic, QEMU's end, or `deadline` seconds.
 
     `memory` in MiB. `extra` are further QEMU arguments. `under`: the production firmware, which compares
-    kernel, initrd and command line with their hashes; without it QEMU's own loader starts the kernel. The
-    logs are `boot.log`, `boot-2.log`, … in `log_dir`. Raises Unavailable where QEMU itself fails: that
-    says nothing about the guest.
+    kernel, initrd and command line with their hashes; without it QEMU's own loader starts the kernel. `psp`
+    answers the guest's requests for reports. The logs are `boot.log`, `boot-2.log`, … in `log_dir`. Raises
+    Unavailable where QEMU itself fails: that says nothing about the guest.
     """
     listed = arguments(kernel, initrd, cmdline, disks, memory=memory, cpu=cpu, smp=smp, accel=accel)
     listed += extra
+    if psp is not None:
+        listed += psp.arguments
     if under is not None:
         listed = measured_boot.under(listed, under, log_dir, measured_boot.hashes(listed))
-        return run(listed, log_dir, deadline, marker)
+        return run(listed, log_dir, deadline, marker, psp=psp, firmware=under)
     with Machine(listed, log=next_log(log_dir)) as machine:
+        if psp is not None:
+            psp.start(machine)
         event = machine.wait(deadline, marker=marker)
         return finish(machine, event)
 
 
 def run(
-    listed: Sequence[str], log_dir: Path, deadline: float = DEADLINE, marker: str | None = None
+    listed: Sequence[str],
+    log_dir: Path,
+    deadline: float = DEADLINE,
+    marker: str | None = None,
+    *,
+    psp: Psp | None = None,
+    firmware: Path | None = None,
 ) -> BootResult:
     """The same for a whole argument list under firmware, whose refusal ends the wait, too."""
     with Machine(listed, log=next_log(log_dir)) as machine:
+        if psp is not None:
+            psp.start(machine, firmware)
         event = deadloop.wait(machine, deadline, marker=marker)
         return finish(machine, event)
 

@@ -62,7 +62,7 @@ def _node() -> str:
     folder, deadline = "/sys/class/virtio-ports", time.monotonic() + _SECONDS
     while True:
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            with open(f"{folder}/{name}/name", encoding="ascii") as file:
+            with open(f"{folder}/{name}/name", encoding="utf-8") as file:
                 if file.read().strip() == NAME:
                     return f"/dev/{name}"
         if time.monotonic() > deadline:

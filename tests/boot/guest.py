@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import measured_boot
+import stub_files
 import testcpio
 from arguments import Disk, arguments
 from boot import BootResult, boot
 from hostile_disks import config_disk
 from machine import Machine
+from psp import GOOD, Behaviour, Psp
 from serial_log import Outcome
 
 from tinboot.builder import image, wrap
@@ -55,6 +58,9 @@ class Guest:
     extra_files: tuple[cpio.Entry, ...] = ()
     #: The production firmware; None for QEMU's own loader, which starts any kernel and is quicker.
     firmware: Path | None = None
+    #: How its stub PSP answers, and through which interface. None: it has no PSP, no stub in its initrd.
+    behaviour: Behaviour | None = GOOD
+    interface: stub_files.Kind = "cuse"
 
     @property
     def cmdline(self) -> str:
@@ -67,12 +73,15 @@ class Guest:
         return [self.config_disk, self.root, *(volume.disk for volume in self.volumes)]
 
     def initrd(self) -> Path:
-        """The production initrd, with `extra_files` in a second archive behind it if there are any."""
+        """The production initrd; in a second archive behind it `extra_files` and the stub PSP, if any."""
         production = self.image.folder / "initrd"
-        if not self.extra_files:
+        files = list(self.extra_files)
+        if self.behaviour is not None:
+            files += stub_files.entries(self.interface)
+        if not files:
             return production
         made = self.log_dir / "initrd"
-        made.write_bytes(testcpio.append(production.read_bytes(), self.extra_files))
+        made.write_bytes(testcpio.append(production.read_bytes(), files))
         return made
 
     def boot(
@@ -87,30 +96,34 @@ class Guest:
         extra: Sequence[str] = (),
     ) -> BootResult:
         """Boots with the production command line and disks, or with others in their place."""
-        return boot(
-            self.image.folder / "kernel",
-            self.initrd(),
-            self.cmdline if line is None else line,
-            self.disks if disks is None else disks,
-            log_dir=self.log_dir,
-            memory=memory,
-            cpu=cpu,
-            marker=marker,
-            deadline=deadline,
-            extra=extra,
-            under=self.firmware,
-        )
+        with self._psp() as psp:
+            return boot(
+                self.image.folder / "kernel",
+                self.initrd(),
+                self.cmdline if line is None else line,
+                self.disks if disks is None else disks,
+                log_dir=self.log_dir,
+                memory=memory,
+                cpu=cpu,
+                marker=marker,
+                deadline=deadline,
+                extra=extra,
+                under=self.firmware,
+                psp=psp,
+            )
 
     def hands_over(
         self, line: str | None = None, disks: Sequence[Disk] | None = None, *, extra: Sequence[str] = ()
     ) -> BootResult:
         """Boots until the last hook makes the verified root /, and asserts that it comes to that."""
-        result = self.boot(line, disks, marker=HANDOVER, extra=extra)
+        bare = replace(self, behaviour=None)  # no report is asked for so early
+        result = bare.boot(line, disks, marker=HANDOVER, extra=extra)
         assert result.outcome is Outcome.MARKER, result.describe()
         assert result.halt is None, result.describe()
         return result
 
-    def machine(self, disks: Sequence[Disk] | None = None) -> Machine:
+    @contextmanager
+    def machine(self, disks: Sequence[Disk] | None = None) -> Iterator[Machine]:
         """The same for a boot in steps."""
         listed = arguments(
             self.image.folder / "kernel",
@@ -121,7 +134,15 @@ class Guest:
         if self.firmware is not None:
             table = measured_boot.hashes(listed)
             listed = measured_boot.under(listed, self.firmware, self.log_dir, table)
-        return Machine(listed, log=self.log_dir / "boot.log")
+        with self._psp() as psp:
+            listed += psp.arguments if psp is not None else ()
+            with Machine(listed, log=self.log_dir / "boot.log") as machine:
+                if psp is not None:
+                    psp.start(machine, self.firmware)
+                yield machine
+
+    def _psp(self) -> Psp | nullcontext[None]:
+        return nullcontext() if self.behaviour is None else Psp(self.behaviour)
 
     def with_config(self, config: bytes, folder: Path) -> Guest:
         """Another config, attested: its hash is on the command line."""

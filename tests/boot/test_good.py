@@ -47,7 +47,7 @@ def test_says_what_was_verified_and_powers_off_in_order(guest: Guest) -> None:
 def test_console_shows_each_hook(guest: Guest) -> None:
     result = guest.hands_over()
     passed = [bootlog.parse_passed(line) for line in result.lines() if line.startswith(bootlog.PASSED_PREFIX)]
-    assert [p.hook for p in passed] == ["10-config", "20-root", "30-volumes", "40-gpu"]
+    assert [p.hook for p in passed] == ["10-config", "20-root", "30-volumes", "40-gpu", "80-modules"]
 
 
 @pytest.mark.parametrize("clock", ["1970-01-01T00:00:10", "2036-11-25T00:00:00"])
