@@ -62,9 +62,17 @@ def presented(
     return Presented(found[0], found[1], found[2], (roots.Root(line, found[2].fingerprint),))
 
 
-@cache
 def endorsement(line: Line = GENOA, kind: Kind = "VCEK") -> Endorsement:
-    return chain.endorse(presented(line, kind))
+    return _endorsements(line)[kind]
+
+
+@cache
+def _endorsements(line: Line) -> dict[Kind, Endorsement]:
+    """Of both kinds, by one root."""
+    vcek = presented(line, "VCEK")
+    vlek = presented(line, "VLEK")
+    vlek = Presented(vlek.vek, vlek.intermediate, vcek.root, vcek.pinned)
+    return {"VCEK": chain.endorse(vcek), "VLEK": chain.endorse(vlek)}
 
 
 def report(contents: Contents | None = None) -> Report:

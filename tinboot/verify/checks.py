@@ -12,20 +12,20 @@ from typing import Generic, NamedTuple, TypeVar
 
 from tinboot.formats.errors import TinbootError
 
-Subject = TypeVar("Subject")
+Subject_contra = TypeVar("Subject_contra", contravariant=True)
 
 
 class Unchecked(NamedTuple):
     reason: str
 
 
-class Check(NamedTuple, Generic[Subject]):
+class Check(NamedTuple, Generic[Subject_contra]):
     """`row`: of the table of checks in docs/verify.md; None for signatures, which it takes for granted."""
 
     id: str
     row: int | None
     meaning: str
-    run: Callable[[Subject], Unchecked | None]
+    run: Callable[[Subject_contra], Unchecked | None]
 
 
 class Verdict(NamedTuple):
@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
     outcome: TinbootError | Unchecked | None
 
 
-def ask(checks: Iterable[Check[Subject]], subject: Subject) -> tuple[Verdict, ...]:
+def ask(checks: Iterable[Check[Subject_contra]], subject: Subject_contra) -> tuple[Verdict, ...]:
     """Runs them all, whatever the earlier ones found."""
     verdicts = []
     for check in checks:
