@@ -67,7 +67,8 @@ class Behaviour:
 
     `contents`: the report but for REPORT_DATA and MEASUREMENT, which are the request's and the launch's where
     the two fields here are None. `alter` gets the signed report. `table`: in place of the chain's. `needs`:
-    bytes that the host claims its certificates to take. `busy`: answers that put the guest off first.
+    bytes that the certificates take, says a host to which no room is enough. `busy`: answers that put the
+    guest off first.
     """
 
     contents: Contents = _CONTENTS
@@ -170,9 +171,8 @@ class Psp:
         if behaviour.firmware_error or behaviour.vmm_error:
             return _failure(behaviour.firmware_error, behaviour.vmm_error)
         table = self.chain.table if behaviour.table is None else behaviour.table
-        needs = len(table) if behaviour.needs is None else behaviour.needs
-        if room < needs:
-            return _failure(0, VMM_INVALID_LENGTH, needs)
+        if behaviour.needs is not None or room < len(table):
+            return _failure(0, VMM_INVALID_LENGTH, behaviour.needs or len(table))
         response = RESPONSE.pack(behaviour.status, behaviour.size) + self._report(user_data)
         return ANSWER.pack(0, 0, len(table)) + table + response.ljust(RESPONSE_BYTES, b"\0")
 

@@ -1,7 +1,7 @@
 """TEST ONLY, never in a production image: configfs-tsm as a file system in user space, over the real one.
 
-Speaks the kernel's FUSE protocol (Linux 6.12, include/uapi/linux/fuse.h) and behaves as
-drivers/virt/coco/tsm.c with the provider sev_guest: one entry at a time, made by mkdir; each write raises `generation`.
+Speaks the kernel's FUSE protocol (Linux 6.12, include/uapi/linux/fuse.h) and behaves as the kernel's
+drivers/virt/coco/tsm.c with the provider sev_guest, with one entry at a time.
 """
 
 from __future__ import annotations
