@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 from tinboot.formats.errors import Malformed
+
+T = TypeVar("T")
 
 
 class Fields:
@@ -33,28 +37,26 @@ class Fields:
         return Fields(f"{self.where}.{name}", self._take(name))
 
     def records(self, name: str) -> list[Fields]:
-        value = self._take(name)
-        if not isinstance(value, list):
-            raise Malformed(f"{self.where}.{name} is {_kind(value)}, expected an array")
-        items: list[object] = value
-        return [Fields(f"{self.where}.{name}[{at}]", item) for at, item in enumerate(items)]
+        return [Fields(f"{self.where}.{name}[{at}]", item) for at, item in enumerate(self._list(name))]
+
+    def is_record(self, name: str) -> bool:
+        """Whether the member is there and an object; it is not taken."""
+        return isinstance(self._members.get(name), dict)
 
     def text(self, name: str, limit: int = 256) -> str:
         """One line of 1 to `limit` characters."""
-        value = self._take(name)
-        if not isinstance(value, str):
-            raise Malformed(f"{self.where}.{name} is {_kind(value)}, expected a string")
-        if not 0 < len(value) <= limit or not value.isprintable():
-            raise Malformed(f"{self.where}.{name} is not one line of 1 to {limit} printable characters")
-        return value
+        return _text(f"{self.where}.{name}", self._take(name), limit)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """An array of such lines, no two alike."""
+        return self._array(name, lambda where, item: _text(where, item, 256))
 
     def integer(self, name: str, least: int, most: int) -> int:
-        value = self._take(name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise Malformed(f"{self.where}.{name} is {_kind(value)}, expected a whole number")
-        if not least <= value <= most:
-            raise Malformed(f"{self.where}.{name} is {value}, expected {least} to {most}")
-        return value
+        return _integer(f"{self.where}.{name}", self._take(name), least, most)
+
+    def integers(self, name: str, least: int, most: int) -> tuple[int, ...]:
+        """An array of such numbers, no two alike."""
+        return self._array(name, lambda where, item: _integer(where, item, least, most))
 
     def hexadecimal(self, name: str, digits: int) -> str:
         value = self.text(name)
@@ -67,6 +69,19 @@ class Fields:
         value = self.text(name)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", value):
             raise Malformed(f"{self.where}.{name} is {value!r}, expected a plain file name")
+        return value
+
+    def _array(self, name: str, read: Callable[[str, object], T]) -> tuple[T, ...]:
+        where = f"{self.where}.{name}"
+        found = tuple(read(f"{where}[{at}]", item) for at, item in enumerate(self._list(name)))
+        if len(set(found)) != len(found):
+            raise Malformed(f"{where} has an item twice")
+        return found
+
+    def _list(self, name: str) -> list[object]:
+        value = self._take(name)
+        if not isinstance(value, list):
+            raise Malformed(f"{self.where}.{name} is {_kind(value)}, expected an array")
         return value
 
     def _take(self, name: str) -> object:
@@ -86,6 +101,22 @@ def parse_object(where: str, data: bytes, limit: int) -> Fields:
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{where} is not strict JSON: {error}") from error
     return Fields(where, value)
+
+
+def _text(where: str, value: object, limit: int) -> str:
+    if not isinstance(value, str):
+        raise Malformed(f"{where} is {_kind(value)}, expected a string")
+    if not 0 < len(value) <= limit or not value.isprintable():
+        raise Malformed(f"{where} is not one line of 1 to {limit} printable characters")
+    return value
+
+
+def _integer(where: str, value: object, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Malformed(f"{where} is {_kind(value)}, expected a whole number")
+    if not least <= value <= most:
+        raise Malformed(f"{where} is {value}, expected {least} to {most}")
+    return value
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

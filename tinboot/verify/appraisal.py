@@ -1,0 +1,217 @@
+"""Appraises one report: evidence, endorsements, policy and data in, a result with every verdict out. Pure.
+
+Every check runs that can: those of the certificates, and if they hold, of how the report belongs to them;
+those of what the report states in any case. What decides, when several fail, is the most fundamental:
+
+    3  malformed      the bytes are not what they should be
+    4  mismatch       a signature or an endorsement does not hold
+    5  refused        genuine, and against the policy: a "no"
+    6  unavailable    nothing is against it, and something that was demanded could not be looked at
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple, final
+
+from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
+from tinboot.formats.snpreport import Report
+from tinboot.formats.snptcb import Line, decode, product_of
+from tinboot.verify import binding, chain, crl, platform, roots
+from tinboot.verify.advisories import Data, Finding
+from tinboot.verify.certificate import Certificate
+from tinboot.verify.chain import Endorsement
+from tinboot.verify.checks import Unchecked, Verdict, ask, named
+from tinboot.verify.crl import Revocations
+from tinboot.verify.policy import Policy
+
+_ORDER = (Malformed, Mismatch, Refused, Unavailable)
+
+_SEAL = object()
+
+
+class Endorsements(NamedTuple):
+    """`offered`: certificates that may be the issuers, in any order. `revocations`: PEM or DER, or None."""
+
+    vek: Certificate
+    offered: Sequence[Certificate] = ()
+    revocations: bytes | None = None
+    pinned: Sequence[roots.Root] = roots.AMD
+
+
+class Subject(NamedTuple):
+    """What the checks of binding.py are put to."""
+
+    report: Report
+    endorsement: Endorsement
+    now: datetime
+    revocations: Revocations | TinbootError | Unchecked
+
+
+@final
+class Accepted:
+    """A report that passed all of a policy. `Appraisal.accept` alone makes one."""
+
+    __slots__ = ("appraisal", "endorsement", "report")
+
+    def __init__(self, seal: object, appraisal: Appraisal, endorsement: Endorsement) -> None:
+        if seal is not _SEAL:
+            raise TypeError("an accepted report is made by appraising one")
+        self.report = appraisal.report
+        self.endorsement = endorsement
+        self.appraisal = appraisal
+
+
+class Appraisal(NamedTuple):
+    """What came of it. `endorsement` is None where the chain does not hold."""
+
+    report: Report
+    line: Line
+    endorsement: Endorsement | None
+    verdicts: tuple[Verdict, ...]
+    advisories: tuple[Finding, ...]
+    policy: Policy
+    data: Data
+    now: datetime
+
+    @property
+    def failure(self) -> TinbootError | None:
+        """The one that decides, the check's name in front; None where nothing failed."""
+        failed = [verdict for verdict in self.verdicts if isinstance(verdict.outcome, TinbootError)]
+        for kind in _ORDER:
+            for verdict in failed:
+                if isinstance(verdict.outcome, kind):
+                    return named(verdict.id, verdict.outcome)
+        return None
+
+    def accept(self) -> Accepted:
+        """Raises what decides, unless every check passed or is unchecked by the policy's own word."""
+        if (failure := self.failure) is not None:
+            raise failure
+        if self.endorsement is None:
+            raise AssertionError("no check failed and the chain does not hold")
+        return Accepted(_SEAL, self, self.endorsement)
+
+    def fields(self) -> dict[str, object]:
+        """For JSON: bytes in hex, times in RFC 3339."""
+        failure = self.failure
+        return {
+            "accepted": failure is None,
+            "exit_code": 0 if failure is None else failure.exit_code,
+            "at": self.now.isoformat(),
+            "policy": {"name": self.policy.name, "date": self.policy.date},
+            "data": {"date": self.data.date},
+            "checks": [_verdict(verdict) for verdict in self.verdicts],
+            "advisories": [
+                {
+                    "id": finding.advisory.id,
+                    "bulletin": finding.advisory.bulletin,
+                    "name": finding.advisory.name,
+                    "standing": finding.standing,
+                    "detail": finding.detail,
+                }
+                for finding in self.advisories
+            ],
+            "claims": self.claims(),
+        }
+
+    def claims(self) -> dict[str, object]:
+        """What the report states. True only of an accepted report."""
+        report, line = self.report, self.line
+        tcbs = ("current_tcb", "reported_tcb", "committed_tcb", "launch_tcb")
+        found: dict[str, object] = {"product": line.name, "version": report.version}
+        for name in (
+            "measurement",
+            "report_data",
+            "host_data",
+            "chip_id",
+            "id_key_digest",
+            "author_key_digest",
+        ):
+            found[name] = getattr(report, name).hex()
+        for name in ("family_id", "image_id", "report_id", "report_id_ma"):
+            found[name] = getattr(report, name).hex()
+        for name in ("policy", "platform_info", "key_info", "vmpl", "guest_svn"):
+            found[name] = getattr(report, name)
+        for name in tcbs:
+            tcb = decode(line, getattr(report, name))
+            found[name] = {part: value for part, value in tcb._asdict().items() if value is not None}
+        found["cpu"] = None if report.cpuid is None else report.cpuid._asdict()
+        found["firmware"] = str(report.current_version)
+        found["committed_firmware"] = str(report.committed_version)
+        found["launch_mitigations"] = report.launch_mitigations
+        found["current_mitigations"] = report.current_mitigations
+        if self.endorsement is not None:
+            found["signed_by"] = self.endorsement.kind
+            found["provider"] = self.endorsement.csp_id
+        return found
+
+
+def appraise(
+    report: Report,
+    endorsements: Endorsements,
+    policy: Policy,
+    data: Data,
+    now: datetime,
+    known: Endorsement | None = None,
+) -> Appraisal:
+    """`now` has a time zone. `known`: the endorsement of an earlier appraisal of the same certificates.
+
+    Raises where not even the checks can begin: `Unavailable` without an issuer's certificate, `Refused` for a
+    product that is not known.
+    """
+    if known is None:
+        presented = chain.present(endorsements.vek, endorsements.offered, endorsements.pinned)
+        verdicts, endorsement = chain.examine(presented)
+        line = presented.line
+    else:
+        verdicts, endorsement, line = _held(), known, known.line
+    if endorsement is None:
+        verdicts += _unreached("the chain of certificates does not hold")
+    else:
+        revocations = _revocations(endorsements, policy, endorsement)
+        verdicts += ask(binding.CHECKS, Subject(report, endorsement, now, revocations))
+    if report.cpuid is not None:
+        try:
+            line = product_of(report.cpuid)
+        except Refused:
+            pass  # the check `cpu` says so
+    tcb = endorsement.tcb if endorsement is not None and endorsement.line is line else None
+    csp_id = None if endorsement is None else endorsement.csp_id
+    verdicts += ask(platform.CHECKS, platform.Subject(report, line, policy, data, tcb, csp_id))
+    return Appraisal(report, line, endorsement, verdicts, data.standing(report, line), policy, data, now)
+
+
+def _held() -> tuple[Verdict, ...]:
+    """An `Endorsement` is the proof that these passed."""
+    return tuple(Verdict(check.id, check.row, check.meaning, None) for check in chain.CHECKS)
+
+
+def _unreached(why: str) -> tuple[Verdict, ...]:
+    return tuple(Verdict(check.id, check.row, check.meaning, Unchecked(why)) for check in binding.CHECKS)
+
+
+def _revocations(
+    endorsements: Endorsements, policy: Policy, endorsement: Endorsement
+) -> Revocations | TinbootError | Unchecked:
+    """A list that is given is looked at whatever the policy says."""
+    if endorsements.revocations is None:
+        if isinstance(policy.revocation, Unchecked):
+            return policy.revocation
+        return Unavailable("the policy demands a revocation list and none is given", "--crl FILE")
+    try:
+        return crl.read(endorsements.revocations, endorsement.chain[2])
+    except TinbootError as error:
+        return error
+
+
+def _verdict(verdict: Verdict) -> dict[str, object]:
+    outcome = verdict.outcome
+    fields: dict[str, object] = {"id": verdict.id, "row": verdict.row, "meaning": verdict.meaning}
+    if outcome is None:
+        return {**fields, "verdict": "pass"}
+    if isinstance(outcome, Unchecked):
+        return {**fields, "verdict": "unchecked", "detail": outcome.reason}
+    detail = {"detail": outcome.message, "hint": outcome.hint, "exit_code": outcome.exit_code}
+    return {**fields, "verdict": "fail", **detail}

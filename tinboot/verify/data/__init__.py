@@ -1,0 +1,1 @@
+"""Shipped policies, TCB floors and advisories: dated data, no code."""
