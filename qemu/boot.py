@@ -168,8 +168,6 @@ def boot(
         listed = measured_boot.under(listed, under, log_dir, measured_boot.hashes(listed))
         return run(listed, log_dir, deadline, marker, psp=psp, firmware=under)
     with Machine(listed, log=next_log(log_dir)) as machine:
-        if psp is not None:
-            psp.start(machine)
         event = machine.wait(deadline, marker=marker)
         return finish(machine, event)
 
@@ -183,9 +181,13 @@ def run(
     psp: Psp | None = None,
     firmware: Path | None = None,
 ) -> BootResult:
-    """The same for a whole argument list under firmware, whose refusal ends the wait, too."""
-    with Machine(listed, log=next_log(log_dir)) as machine:
-        if psp is not None:
+    """The same for a whole argument list under firmware, whose refusal ends the wait, too.
+
+    With `psp`, whose arguments are in the list, it measures what is in memory to start with `firmware`.
+    """
+    measured = psp is not None and firmware is not None
+    with Machine([*listed, *(["-S"] if measured else [])], log=next_log(log_dir)) as machine:
+        if psp is not None and firmware is not None:
             psp.start(machine, firmware)
         event = deadloop.wait(machine, deadline, marker=marker)
         return finish(machine, event)

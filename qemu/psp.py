@@ -1,8 +1,8 @@
 """The stub PSP: answers a guest's requests for reports, signed by a chain that is not AMD's.
 
     with Psp(Behaviour(contents=Contents(policy=DEBUG))) as psp:
-        with Machine([*listed, *psp.arguments], log=log) as machine:
-            psp.start(machine)
+        with Machine([*listed, *psp.arguments, "-S"], log=log) as machine:
+            psp.start(machine, firmware)
 
 The guest's half (qemu/stubs/) forwards what production code asks of the kernel through a virtio-serial port,
 one frame each way, numbers little-endian:
@@ -144,19 +144,20 @@ class Psp:
 
     @property
     def arguments(self) -> list[str]:
-        """QEMU's. The machine waits before its first instruction until `start`."""
+        """QEMU's for the port. With firmware `-S` as well, until `start`."""
         serial = {"bus": "pcie.0", "addr": f"{_SLOT:#x}", "disable-legacy": "on", "iommu_platform": "true"}
         return [
-            "-S",
             *("-chardev", option("socket", {"id": "psp", "path": f"{self._folder}/port"})),
             *("-device", option("virtio-serial-pci", serial)),
             *("-device", option("virtserialport", {"chardev": "psp", "name": PORT})),
         ]
 
-    def start(self, machine: Machine, firmware: Path | None = None) -> None:
-        """Measures what `machine` has in memory, if it is to start with `firmware`, and lets it run."""
-        if firmware is not None:
-            self.measurement = measure(machine, firmware.stat().st_size)
+    def start(self, machine: Machine, firmware: Path) -> None:
+        """Measures what `machine`, which `-S` holds, has in memory to start with `firmware`; lets it run.
+
+        Without firmware there is nothing to measure: the launch digest is `UNMEASURED`.
+        """
+        self.measurement = measure(machine, firmware.stat().st_size)
         machine.execute("cont")
 
     def answer(self, request: bytes) -> bytes | None:

@@ -8,13 +8,17 @@ that came up is asked to power off, as an operator would, and must. Exit codes: 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
+import stub_files
+import testcpio
 from accelerator import choose
 from boot import DEADLINE, BootResult, finish
 from boot_logs import ROOT, kept_on_failure
 from machine import Machine
+from psp import Psp
 from serial_log import Outcome
 
 from tinboot.formats.errors import Refused, TinbootError, Unavailable
@@ -46,12 +50,16 @@ def command(build_dir: Path, volumes: tuple[str, ...], deadline: float) -> None:
 
 
 def run(build_dir: Path, volumes: tuple[str, ...], deadline: float, folder: Path) -> BootResult:
-    """One boot of a checked build in the launcher's harness form."""
+    """One boot of a checked build in the launcher's harness form, with a stub PSP."""
     build = builddir.check(build_dir, builddir.read_manifest(build_dir))
     spec = builddir.launch_spec(build, builddir.match_volumes(build.manifest, volumes), None, (), ())
     listed = qemu_arguments(spec, Form.HARNESS)[1:]
     listed[listed.index("-accel") + 1] = choose(Path(spec.measured.kernel), ROOT.parent / "accelerator")
-    with Machine(listed, log=folder / "boot.log", on_line=lambda line: click.echo(line, err=True)) as machine:
+    initrd = folder / "initrd"
+    initrd.write_bytes(testcpio.append(Path(spec.measured.initrd).read_bytes(), stub_files.entries()))
+    listed[listed.index("-initrd") + 1] = str(initrd)
+    say = partial(click.echo, err=True)
+    with Psp() as psp, Machine([*listed, *psp.arguments], log=folder / "boot.log", on_line=say) as machine:
         event = machine.wait(deadline)
         if event.outcome is not Outcome.UP:
             return finish(machine, event)

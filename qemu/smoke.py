@@ -20,11 +20,13 @@ from pathlib import Path
 import click
 import deadloop
 import measured_boot
+import stub_files
 import testcpio
 from accelerator import choose
 from boot import BootResult, finish
 from boot_logs import ROOT, kept_on_failure
 from machine import Machine
+from psp import Psp
 from serial_log import Outcome
 from weights import REPO, fetch
 
@@ -108,7 +110,9 @@ def boot(build_dir: Path, volume: Path, firmware: Path, folder: Path) -> tuple[B
     listed = qemu_arguments(spec, Form.HARNESS)[1:]
     initrd = folder / "initrd"
     hook = testcpio.hook("35-smoke", READER)
-    initrd.write_bytes(testcpio.append(Path(spec.measured.initrd).read_bytes(), [hook]))
+    initrd.write_bytes(
+        testcpio.append(Path(spec.measured.initrd).read_bytes(), [hook, *stub_files.entries()])
+    )
     listed[listed.index("-initrd") + 1] = str(initrd)
     listed[listed.index("-accel") + 1] = choose(Path(spec.measured.kernel), ROOT.parent / "accelerator")
     listed = measured_boot.under(listed, firmware, folder, measured_boot.hashes(listed))
@@ -121,7 +125,11 @@ def boot(build_dir: Path, volume: Path, firmware: Path, folder: Path) -> tuple[B
         if line.startswith((bootlog.PASSED_PREFIX, bootlog.HANDOVER_PREFIX, READ_PREFIX)):
             click.echo(f"  {line[:110]}{'…' if len(line) > 110 else ''}", err=True)
 
-    with Machine(listed, log=folder / "boot.log", on_line=hear) as machine:
+    with (
+        Psp() as psp,
+        Machine([*listed, *psp.arguments, "-S"], log=folder / "boot.log", on_line=hear) as machine,
+    ):
+        psp.start(machine, firmware)
         with stage("boot, from QEMU's start to the root's status line"):
             event = deadloop.wait(machine, UP_SECONDS)
         if event.outcome is not Outcome.UP:

@@ -53,6 +53,8 @@ ZONES = {
     "client": zone("tinboot/client", "formats verify", "httpx"),
     "services": zone("tinboot/services", "formats verify client", "starlette uvicorn httpx"),
     "cli": zone("tinboot/cli", "formats verify builder host client services", "click rich"),
+    # test hooks, which run beside the production's; no third party, but what the runner is made of
+    "stubs": zone("qemu/stubs", "formats", "stage stubs"),
     # the harness drives the host's side and stands outside of what ships
     "harness": zone("qemu", "formats builder host cli", "click cryptography rich pytest"),
 }
@@ -170,6 +172,7 @@ def test_exceptions_are_used() -> None:
         ("initrd-hooks/10-config", "from tinboot.verify import snp"),
         ("initrd-hooks/stage/x.py", "import cryptography"),
         ("qemu/x.py", "from tinboot.guest import status"),
+        ("qemu/stubs/x.py", "import psp"),
     ],
 )
 def test_each_rule_can_fail(path: str, source: str) -> None:

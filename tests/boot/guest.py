@@ -135,9 +135,10 @@ class Guest:
             table = measured_boot.hashes(listed)
             listed = measured_boot.under(listed, self.firmware, self.log_dir, table)
         with self._psp() as psp:
-            listed += psp.arguments if psp is not None else ()
+            if psp is not None:
+                listed += psp.arguments if self.firmware is None else [*psp.arguments, "-S"]
             with Machine(listed, log=self.log_dir / "boot.log") as machine:
-                if psp is not None:
+                if psp is not None and self.firmware is not None:
                     psp.start(machine, self.firmware)
                 yield machine
 

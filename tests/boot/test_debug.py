@@ -13,6 +13,7 @@ import pytest
 from arguments import arguments
 from guest import make_guest
 from machine import find_qemu
+from psp import Psp
 from serial_log import Outcome
 
 from tinboot.guest import status
@@ -65,12 +66,12 @@ def console(
     debug: image.Image, wrapped: tuple[Wrapped, Wrapped], log_dir: Path, disk_dir: Path
 ) -> Iterator[Console]:
     guest = make_guest(debug, wrapped, log_dir, disk_dir)
-    folder = debug.folder
-    command = list(arguments(folder / "kernel", folder / "initrd", guest.cmdline, guest.disks))
-    opened = Console([find_qemu(), *command])
-    yield opened
-    (log_dir / "boot.log").write_text(opened.text)
-    opened.close()
+    command = list(arguments(debug.folder / "kernel", guest.initrd(), guest.cmdline, guest.disks))
+    with Psp() as psp:
+        opened = Console([find_qemu(), *command, *psp.arguments])
+        yield opened
+        (log_dir / "boot.log").write_text(opened.text)
+        opened.close()
 
 
 def test_says_what_it_is_and_gives_a_shell(console: Console) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import run
+import stub_files
 
 from tinboot.formats import cmdline, configdisk, halt, manifest, verity
 
@@ -46,6 +47,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / manifest.CONFIG_DISK).write_bytes(configdisk.pad(config))
     (folder / manifest.FILE).write_bytes(made.dump())
     monkeypatch.setattr(run, "ROOT", tmp_path / "kept")
+    monkeypatch.setattr(stub_files, "entries", tuple)  # of the kernel's package
     monkeypatch.setattr(run, "choose", lambda _kernel, _verdicts: "tcg")
     monkeypatch.setattr("sys.argv", ["run.py", str(folder)])
     return folder
