@@ -73,3 +73,5 @@ def test_any_flipped_bit_is_refused(bit: int) -> None:
 def test_nothing_else_makes_one() -> None:
     with pytest.raises(TypeError, match="made by verifying"):
         Revocations(object(), ROOT.fingerprint, frozenset(), NOW, NOW)
+    with pytest.raises(AttributeError):
+        crl.read(LIST, ROOT).serials = frozenset()

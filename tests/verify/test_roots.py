@@ -9,12 +9,13 @@ from pathlib import Path
 import fake_amd
 import pytest
 import stub_chain
+from fake_amd import failures
 
 from tinboot.formats.errors import Unavailable
-from tinboot.formats.snptcb import GENOA, LINES, TURIN, Line
+from tinboot.formats.snptcb import GENOA, LINES, TURIN, Line, line_named
 from tinboot.verify import amd_certificates, roots
 from tinboot.verify.certificate import parse, read
-from tinboot.verify.chain import ALGORITHMS, issuer_key, present, verify_signature
+from tinboot.verify.chain import ALGORITHMS, Kind, examine, issuer_key, present, verify_signature
 
 
 @pytest.mark.parametrize("root", roots.AMD, ids=lambda root: root.line.name)
@@ -38,6 +39,16 @@ def test_each_intermediate_is_signed_by_its_root(name: str) -> None:
     assert certificate.common_name == name
     assert certificate.algorithm in ALGORITHMS
     assert root.fingerprint in {pinned.fingerprint for pinned in roots.AMD}
+
+
+@pytest.mark.parametrize("name", amd_certificates.INTERMEDIATES)
+def test_amds_chain_fails_for_a_stubs_key_by_its_signature_alone(name: str) -> None:
+    """So all else that is asked of roots and intermediates holds for AMD's own."""
+    kind: Kind = "VLEK" if "VLEK" in name else "VCEK"
+    line = line_named(name.rpartition("-")[2])
+    form = fake_amd.vek_form(line, kind)._replace(organisation="Advanced Micro Devices")
+    vek = parse(fake_amd.authority(line).issue(form))
+    assert list(failures(examine(present(vek)).verdicts)) == ["certificate-signatures"]
 
 
 def test_each_stands_under_its_digest() -> None:

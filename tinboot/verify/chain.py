@@ -23,8 +23,9 @@ from tinboot.formats.snptcb import Line, Tcb, line_named
 from tinboot.verify import roots
 from tinboot.verify.certificate import Certificate
 from tinboot.verify.checks import Check, Verdict, ask, require
-from tinboot.verify.der import SEQUENCE, Der
-from tinboot.verify.identity import BASIC_CONSTRAINTS, KEY_USAGE, Identity, read_identity
+from tinboot.verify.der import SEQUENCE
+from tinboot.verify.identity import Identity, read_identity
+from tinboot.verify.usage import authority, leaf
 
 Kind = Literal["VCEK", "VLEK"]
 
@@ -52,9 +53,6 @@ ALGORITHMS = _algorithms()
 _SCHEME = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
 
 _EXPONENT, _MODULUS = 65537, 4096
-
-#: KeyUsage as encoded, RFC 5280, 4.2.1.3: the bits keyCertSign, cRLSign, digitalSignature.
-_SIGNS_CERTIFICATES, _SIGNS_DATA = 0x04, 0x80
 
 
 class Presented:
@@ -185,8 +183,9 @@ def certificate_roles(presented: Presented) -> None:
             raise Mismatch(f"a certificate of {certificate.common_name[:60]!r}, expected {name!r}")
         if certificate.issuer != issuer.subject:
             raise Mismatch(f"{name!r} names another issuer than the certificate of {issuer.common_name!r}")
-    for certificate, below in zip(chain, (None, 0, 1), strict=True):
-        _role(certificate, below)
+    leaf(presented.vek)
+    authority(presented.intermediate, below=0)
+    authority(presented.root, below=None)
 
 
 def certificate_signatures(presented: Presented) -> None:
@@ -255,40 +254,3 @@ def _load(certificate: Certificate) -> object:
         return load_der_public_key(certificate.key)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise Malformed(f"the key of {certificate.common_name!r} cannot be read: {error}") from None
-
-
-def _role(certificate: Certificate, below: int | None) -> None:
-    """`below`: how many authorities may stand under it; None: it is none itself."""
-    name = certificate.common_name
-    values = {extension.oid: extension for extension in certificate.extensions}
-    constraints, usage = values.get(BASIC_CONSTRAINTS), values.get(KEY_USAGE)
-    authority, length = _constraints(constraints.value) if constraints else (False, None)
-    bits = _usage(usage.value) if usage else None
-    if below is None:
-        if authority or (bits is not None and bits != _SIGNS_DATA):
-            raise Mismatch(f"{name!r} may sign certificates, or cannot sign data")
-        return
-    if not authority or not constraints or not constraints.critical:
-        raise Mismatch(f"{name!r} is not marked as an authority")
-    if bits is None or not bits & _SIGNS_CERTIFICATES:
-        raise Mismatch(f"{name!r} may not sign certificates")
-    if length != (0 if below == 0 else None):
-        raise Mismatch(f"{name!r} allows another number of authorities below it than AMD's does")
-
-
-def _constraints(value: bytes) -> tuple[bool, int | None]:
-    """RFC 5280, 4.2.1.9: whether it is an authority, and how many may stand below it."""
-    reader = Der(value)
-    content = reader.take(SEQUENCE)
-    reader.done()
-    authority = content.boolean() if content.more else False
-    length = content.integer() if content.more else None
-    content.done()
-    return authority, length
-
-
-def _usage(value: bytes) -> int:
-    """The first byte of the bits; AMD's and RFC 5280's further ones are of key agreement alone."""
-    if len(value) != 4 or value[:2] != b"\x03\x02" or value[2] > 7:
-        raise Malformed(f"a key usage of {value[:16].hex()}")
-    return value[3]

@@ -26,15 +26,21 @@ class Revocations:
 
     __slots__ = ("next_update", "root", "serials", "this_update")
 
+    root: str  # its fingerprint
+    serials: frozenset[int]
+    this_update: datetime
+    next_update: datetime
+
     def __init__(
         self, seal: object, root: str, serials: frozenset[int], this_update: datetime, next_update: datetime
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("revocations are made by verifying a list")
-        self.root = root  # the fingerprint of the root
-        self.serials = serials
-        self.this_update = this_update
-        self.next_update = next_update
+        for name, value in zip(self.__slots__, (next_update, root, serials, this_update), strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} of revocations cannot be set")
 
 
 def read(data: bytes, root: Certificate) -> Revocations:

@@ -13,6 +13,7 @@ from tinboot.formats.errors import Malformed
 from tinboot.formats.snptcb import TURIN, Line, Tcb
 from tinboot.verify.certificate import Certificate
 from tinboot.verify.der import IA5, OCTET_STRING, Der, dotted
+from tinboot.verify.usage import BASIC_CONSTRAINTS, KEY_USAGE
 
 _ARC = bytes.fromhex("2b060104019c7801")  # 1.3.6.1.4.1.3704.1
 
@@ -21,8 +22,9 @@ _BL, _TEE, _SNP, _UCODE, _FMC = (_ARC + bytes((3, n)) for n in (1, 2, 3, 8, 9))
 _RESERVED = tuple(_ARC + bytes((3, n)) for n in (4, 5, 6, 7))
 
 #: RFC 5280's, which may stand there as long as nothing depends on them; no certificate of AMD's has them.
-BASIC_CONSTRAINTS, KEY_USAGE = bytes.fromhex("551d13"), bytes.fromhex("551d0f")
 _HARMLESS = frozenset(bytes.fromhex(x) for x in ("551d0e", "551d23", "551d1f"))  # key ids, CRL's address
+
+_CHECKED = frozenset({BASIC_CONSTRAINTS, KEY_USAGE})  # elsewhere, in usage.py
 
 _PRODUCT_NAME = re.compile(r"(Milan|Genoa|Turin)(-[A-Z][0-9])?")
 
@@ -67,9 +69,6 @@ def read_identity(vek: Certificate, line: Line) -> Identity:
     if left:
         raise Malformed(f"the certificate has the extension {dotted(left[0])}, which {line.name} has not")
     return identity
-
-
-_CHECKED = frozenset({BASIC_CONSTRAINTS, KEY_USAGE})  # by the check of roles
 
 
 def _integer(values: dict[bytes, bytes], oid: bytes) -> int:
