@@ -1,8 +1,8 @@
 """TCB floors and what AMD's advisories demand: a dated data file, read here.
 
 Floors are per part of the TCB, and for microcode per CPU: Bergamo's numbers are lower than Genoa's though
-they share a product line. Which numbers an AGESA or PI version has is mostly unpublished, so an advisory may be
-one of which nobody can tell; then the answer says so.
+they share a product line. Which numbers an AGESA or PI version has is mostly unpublished, so of an advisory
+it may be that nobody can tell; then the answer says so.
 """
 
 from __future__ import annotations

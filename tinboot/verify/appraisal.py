@@ -11,6 +11,7 @@ those of what the report states in any case. What decides, when several fail, is
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, final
@@ -27,6 +28,11 @@ from tinboot.verify.crl import Revocations
 from tinboot.verify.policy import Policy
 
 _ORDER = (Malformed, Mismatch, Refused, Unavailable)
+
+_IDENTIFIERS = (
+    *("measurement", "report_data", "host_data", "chip_id", "id_key_digest", "author_key_digest"),
+    *("family_id", "image_id", "report_id", "report_id_ma"),
+)
 
 _SEAL = object()
 
@@ -121,16 +127,7 @@ class Appraisal(NamedTuple):
         report, line = self.report, self.line
         tcbs = ("current_tcb", "reported_tcb", "committed_tcb", "launch_tcb")
         found: dict[str, object] = {"product": line.name, "version": report.version}
-        for name in (
-            "measurement",
-            "report_data",
-            "host_data",
-            "chip_id",
-            "id_key_digest",
-            "author_key_digest",
-        ):
-            found[name] = getattr(report, name).hex()
-        for name in ("family_id", "image_id", "report_id", "report_id_ma"):
+        for name in _IDENTIFIERS:
             found[name] = getattr(report, name).hex()
         for name in ("policy", "platform_info", "key_info", "vmpl", "guest_svn"):
             found[name] = getattr(report, name)
@@ -173,10 +170,8 @@ def appraise(
         revocations = _revocations(endorsements, policy, endorsement)
         verdicts += ask(binding.CHECKS, Subject(report, endorsement, now, revocations))
     if report.cpuid is not None:
-        try:
+        with contextlib.suppress(Refused):  # the check `cpu` says so
             line = product_of(report.cpuid)
-        except Refused:
-            pass  # the check `cpu` says so
     tcb = endorsement.tcb if endorsement is not None and endorsement.line is line else None
     csp_id = None if endorsement is None else endorsement.csp_id
     verdicts += ask(platform.CHECKS, platform.Subject(report, line, policy, data, tcb, csp_id))

@@ -161,7 +161,7 @@ def tcb_order(subject: Subject) -> None:
             raise Refused(f"the {name} TCB ({tcb}) is newer than the current one ({current}): {newer[0]}")
     if report.committed_version > report.current_version:
         raise Refused(
-            f"committed firmware {report.committed_version} is newer than the current, {report.current_version}"
+            f"committed firmware {report.committed_version} is newer than {report.current_version}, current"
         )
     provisional = report.committed_tcb != report.current_tcb
     if provisional and subject.policy.provisional_firmware == "refuse":

@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from tinboot.formats.errors import Unavailable
-from tinboot.formats.snptcb import GENOA, LINES, MILAN, TURIN, Line
+from tinboot.formats.snptcb import GENOA, LINES, MILAN, TURIN, Line, line_named
 from tinboot.verify import amd_certificates
 from tinboot.verify.certificate import Certificate, common_name, read
 
@@ -28,6 +28,11 @@ AMD = (
     Root(GENOA, "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"),
     Root(TURIN, "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"),
 )
+
+
+def test_root(certificate: Certificate) -> Root:
+    """A root that is not AMD's, for the line that its name says. Raises `Refused` for another name."""
+    return Root(line_named(certificate.common_name.removeprefix("ARK-")), certificate.fingerprint)
 
 
 def intermediate_of(vek: Certificate, offered: Iterable[Certificate]) -> Certificate:
