@@ -176,7 +176,17 @@ R, S = stub_report.signature(GOOD)
 
 
 @pytest.mark.parametrize(
-    ("r", "s"), [(0, S), (R, 0), (ORDER, S), (R, ORDER), (R + ORDER, S), (R, S + ORDER), (R | 1 << 384, S)]
+    ("r", "s"),
+    [
+        pytest.param(0, S, id="r is 0"),
+        pytest.param(R, 0, id="s is 0"),
+        pytest.param(ORDER, S, id="r is the order"),
+        pytest.param(R, ORDER, id="s is the order"),
+        pytest.param(R + ORDER, S, id="r and the order"),
+        pytest.param(R, S + ORDER, id="s and the order"),
+        pytest.param(R | 1 << 384, S, id="padding of r"),
+        pytest.param(R, S | 1 << 575, id="padding of s"),
+    ],
 )
 def test_numbers_that_are_none_of_the_curve(r: int, s: int) -> None:
     refused = failures(ask(CHECKS, subject(sign(GOOD[:SIGNED], KEY, r=r, s=s))))
