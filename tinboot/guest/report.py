@@ -133,7 +133,7 @@ def judge(evidence: Evidence, report_data: bytes) -> None:
             raise Refusal("report-policy", f"the guest policy {report.policy:#x} has {word}")
 
 
-def keep(evidence: Evidence, folder: Path = KEPT) -> None:
+def keep(evidence: Evidence, folder: Path) -> None:
     """Two files that the root alone reads."""
     for name, data in (("report", evidence.report), ("certificates", evidence.certificates)):
         (folder / name).write_bytes(data)
@@ -146,7 +146,7 @@ def main() -> None:
         report_data = bootreport.report_data(sealed)
         evidence = within(DEADLINE, lambda: collect(report_data))
         judge(evidence, report_data)
-        keep(evidence)
+        keep(evidence, KEPT)
         say(bootreport.line(BootReport(sealed, *evidence)))
     except Refusal as refusal:
         halt(Halt(HOOK, refusal.reason, refusal.detail))
