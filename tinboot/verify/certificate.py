@@ -19,7 +19,7 @@ MAX_SIZE = 64 << 10  # AMD's have up to 1,700 bytes; a file may hold a chain of 
 MAX_COUNT = 8
 
 _COMMON_NAME = bytes.fromhex("550403")  # 2.5.4.3
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----[ \t]*\r?\n(.*?)-----END \1-----", re.DOTALL)
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----[ \t]*\r?\n([^-]*)-----END \1-----")
 
 
 class Extension(NamedTuple):
@@ -69,7 +69,7 @@ def ders(data: bytes, label: str) -> tuple[bytes, ...]:
         if block[1] != label.encode():
             raise Malformed(f"offset {block.start():#x}: a {block[1].decode()}, expected a {label}")
         try:
-            found.append(binascii.a2b_base64(b"".join(block[2].split()), strict_mode=True))
+            found.append(binascii.a2b_base64(block[2].translate(None, b" \t\r\n"), strict_mode=True))
         except binascii.Error as error:
             raise Malformed(f"offset {block.start():#x}: no base64: {error}") from None
     if not 0 < len(found) <= MAX_COUNT or len(found) != data.count(b"-----BEGIN "):

@@ -10,7 +10,7 @@ and revocation are looked at for each report anew (binding.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple, final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -251,6 +251,12 @@ def _rsa(certificate: Certificate) -> rsa.RSAPublicKey:
 
 def _load(certificate: Certificate) -> object:
     try:
-        return load_der_public_key(certificate.key)
+        return _public_key(certificate.key)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise Malformed(f"the key of {certificate.common_name!r} cannot be read: {error}") from None
+
+
+@lru_cache(maxsize=16)
+def _public_key(key: bytes) -> object:
+    """What a library prepares for an RSA key takes as long as half a verification, and issuers are few."""
+    return load_der_public_key(key)
