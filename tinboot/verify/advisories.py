@@ -15,11 +15,13 @@ from typing import Literal, NamedTuple
 from tinboot.formats.errors import Malformed
 from tinboot.formats.jsonfields import Fields, parse_object
 from tinboot.formats.snpreport import Cpuid, FirmwareVersion, Report
-from tinboot.formats.snptcb import NAMES, Line, Tcb, decode, line_named
-from tinboot.verify.policy import PLATFORM_BITS
+from tinboot.formats.snptcb import LINES, NAMES, Line, Tcb, decode, line_named
+from tinboot.verify.policy import PLATFORM_BITS, PROFILES
 
 SCHEMA = 1
 LIMIT = 256 << 10
+
+_LINES = {line.name for line in LINES}
 
 Standing = Literal["fixed", "not fixed", "cannot tell"]
 
@@ -130,6 +132,8 @@ def load(data: bytes) -> Data:
     date = fields.text("date")
     profiles = fields.record("floors")
     floors = {name: _floors(profiles.records(name)) for name in profiles.names}
+    if set(floors) != set(PROFILES) or any(set(found) != _LINES for found in floors.values()):
+        raise Malformed(f"{fields.where}.floors lacks a profile or a product, or has one too many")
     advisories = tuple(_advisory(record, floors) for record in fields.records("advisories"))
     fields.end()
     return Data(date, floors, advisories)
@@ -139,6 +143,8 @@ def _floors(records: list[Fields]) -> dict[str, Floor]:
     found: dict[str, Floor] = {}
     for record in records:
         line = line_named(record.text("product"))
+        if line.name in found:
+            raise Malformed(f"{record.where} names {line.name} for the second time")
         tcb = record.record("tcb")
         wanted = [name for name in NAMES if name != "ucode" and name in line.components]
         numbers = {name: tcb.integer(name, 0, 255) for name in wanted}
@@ -146,6 +152,8 @@ def _floors(records: list[Fields]) -> dict[str, Floor]:
         microcode = {}
         for entry in record.records("microcode"):
             cpuid = Cpuid(*(entry.integer(name, 0, 511) for name in Cpuid._fields))
+            if cpuid in microcode:
+                raise Malformed(f"{entry.where} names a CPU for the second time: {cpuid}")
             microcode[cpuid] = entry.integer("ucode", 0, 255)
             entry.end()
         found[line.name] = Floor(line.name, numbers, microcode, record.text("why"))

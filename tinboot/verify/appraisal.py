@@ -69,17 +69,29 @@ class Accepted:
         self.appraisal = appraisal
 
 
-class Appraisal(NamedTuple):
-    """What came of it. `endorsement` is None where the chain does not hold."""
+@final
+class Appraisal:
+    """What came of it; `appraise` alone makes one. `endorsement` is None where the chain does not hold."""
 
-    report: Report
-    line: Line
-    endorsement: Endorsement | None
-    verdicts: tuple[Verdict, ...]
-    advisories: tuple[Finding, ...]
-    policy: Policy
-    data: Data
-    now: datetime
+    __slots__ = ("advisories", "data", "endorsement", "line", "now", "policy", "report", "verdicts")
+
+    def __init__(
+        self,
+        seal: object,
+        report: Report,
+        line: Line,
+        endorsement: Endorsement | None,
+        verdicts: tuple[Verdict, ...],
+        demands: tuple[Policy, Data, datetime],
+    ) -> None:
+        if seal is not _SEAL:
+            raise TypeError("an appraisal is made by appraising a report")
+        self.report = report
+        self.line = line
+        self.endorsement = endorsement
+        self.verdicts = verdicts
+        self.policy, self.data, self.now = demands
+        self.advisories: tuple[Finding, ...] = self.data.standing(report, line)
 
     @property
     def failure(self) -> TinbootError | None:
@@ -100,14 +112,16 @@ class Appraisal(NamedTuple):
         return Accepted(_SEAL, self, self.endorsement)
 
     def fields(self) -> dict[str, object]:
-        """For JSON: bytes in hex, times in RFC 3339."""
+        """For JSON: bytes in hex, times in RFC 3339. What a refused report states is not called a claim."""
         failure = self.failure
+        root = None if self.endorsement is None else self.endorsement.chain[2].fingerprint
         return {
             "accepted": failure is None,
             "exit_code": 0 if failure is None else failure.exit_code,
             "at": self.now.isoformat(),
             "policy": {"name": self.policy.name, "date": self.policy.date},
             "data": {"date": self.data.date},
+            "root": {"sha256": root, "amd": root in {known.fingerprint for known in roots.AMD}},
             "checks": [_verdict(verdict) for verdict in self.verdicts],
             "advisories": [
                 {
@@ -119,7 +133,7 @@ class Appraisal(NamedTuple):
                 }
                 for finding in self.advisories
             ],
-            "claims": self.claims(),
+            "claims" if failure is None else "unverified": self.claims(),
         }
 
     def claims(self) -> dict[str, object]:
@@ -175,7 +189,7 @@ def appraise(
     tcb = endorsement.tcb if endorsement is not None and endorsement.line is line else None
     csp_id = None if endorsement is None else endorsement.csp_id
     verdicts += ask(platform.CHECKS, platform.Subject(report, line, policy, data, tcb, csp_id))
-    return Appraisal(report, line, endorsement, verdicts, data.standing(report, line), policy, data, now)
+    return Appraisal(_SEAL, report, line, endorsement, verdicts, (policy, data, now))
 
 
 def _held() -> tuple[Verdict, ...]:

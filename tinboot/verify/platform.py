@@ -26,6 +26,11 @@ _PLATFORM_END, _KEY_INFO_END = 8, 5  # reserved from here on
 #: Milan is refused unless a policy names it, and this is why.
 _MILAN = "Milan's chip-unique secrets can be read out of it (arXiv:2605.12990), and no TCB helps"
 
+_NEWER = "the host needs newer firmware"
+
+#: KEY_INFO bits 4:2, table 23.
+_SIGNING_KEYS = {0: "VCEK", 1: "VLEK"}
+
 
 class Subject(NamedTuple):
     """`line`, `tcb`, `csp_id`: of the endorsement, or as far as known where there is none."""
@@ -125,24 +130,18 @@ def reported_floor(subject: Subject) -> Unchecked | None:
 
 def microcode_floor(subject: Subject) -> Unchecked | None:
     """The microcode is not older than the floor of this very CPU."""
-    profile, line = subject.policy.floors, subject.line
-    if isinstance(profile, Unchecked):
-        return profile
-    least = subject.data.microcode(profile, line, subject.report.cpuid)
-    if least is None:
-        why = f"no microcode floor is known for this CPU ({subject.report.cpuid})"
-        if subject.policy.unknown_microcode == "refuse":
-            raise Unavailable(why, "a newer data file may know one")
-        return Unchecked(why)
-    own = decode(line, subject.report.reported_tcb).ucode
-    if own < least:
-        raise Refused(f"microcode {own}, the floor is {least}", "the host needs newer firmware")
-    return None
+    return _microcode(subject, subject.policy.floors, subject.report.reported_tcb, "the reported TCB")
 
 
 def launch_floor(subject: Subject) -> Unchecked | None:
     """No part of the TCB at launch is older than the floor: what was launched on old firmware stays so."""
     return _floor(subject, subject.policy.launch_floors, subject.report.launch_tcb, "the TCB at launch")
+
+
+def launch_microcode(subject: Subject) -> Unchecked | None:
+    """Nor was the microcode at launch older than the floor of this very CPU."""
+    profile = subject.policy.launch_floors
+    return _microcode(subject, profile, subject.report.launch_tcb, "the TCB at launch")
 
 
 def tcb_order(subject: Subject) -> None:
@@ -232,7 +231,12 @@ def trusted(subject: Subject) -> Unchecked | None:
     if line.name in distrust.products:
         raise Refused(f"the policy distrusts the product {line.name}")
     chip = subject.report.chip_id.rstrip(b"\0")
-    if chip and chip in distrust.chips:
+    if distrust.chips and not chip:
+        raise Unavailable(
+            "the report states no chip, and the policy distrusts some",
+            "the host has to unmask CHIP_ID, or the policy to name no chips",
+        )
+    if chip in distrust.chips:
         raise Refused(f"the policy distrusts the chip {chip.hex()}")
     if subject.csp_id is not None and subject.csp_id in distrust.providers:
         raise Refused(f"the policy distrusts the provider {subject.csp_id!r}")
@@ -249,6 +253,28 @@ def length(subject: Subject) -> None:
     """The report has exactly 1184 bytes: nothing was cut off, nothing follows."""
     if len(subject.report.raw) != SIZE:
         raise Malformed(f"the report has {len(subject.report.raw)} bytes, expected {SIZE}")
+
+
+def key_allowed(subject: Subject) -> Unchecked | None:
+    """The report is signed by a chip's key or by a provider's, whichever the policy allows."""
+    field = subject.report.key_info >> 2 & 7
+    name = _SIGNING_KEYS.get(field, f"key {field}")
+    return _among(name, subject.policy.signing_keys, "SIGNING_KEY", str)
+
+
+def _microcode(subject: Subject, profile: str | Unchecked, raw: bytes, what: str) -> Unchecked | None:
+    if isinstance(profile, Unchecked):
+        return profile
+    least = subject.data.microcode(profile, subject.line, subject.report.cpuid)
+    if least is None:
+        why = f"no microcode floor is known for this CPU ({subject.report.cpuid})"
+        if subject.policy.unknown_microcode == "refuse":
+            raise Unavailable(why, "a newer data file may know one")
+        return Unchecked(why)
+    own = decode(subject.line, raw).ucode
+    if own < least:
+        raise Refused(f"{what} is below the floor: ucode={own} < {least}", _NEWER)
+    return None
 
 
 def _rule(value: int, bit: int, rule: Rule, what: str) -> None:
@@ -273,15 +299,11 @@ def _among(
 def _floor(subject: Subject, profile: str | Unchecked, raw: bytes, what: str) -> Unchecked | None:
     if isinstance(profile, Unchecked):
         return profile
-    floor = subject.data.floors[profile].get(subject.line.name)
-    if floor is None:
-        raise Unavailable(f"no floor is known for {subject.line.name}")
+    floor = subject.data.floors[profile][subject.line.name]
     own = decode(subject.line, raw)._asdict()
     low = [f"{name}={own[name]} < {least}" for name, least in floor.tcb.items() if own[name] < least]
     if low:
-        raise Refused(
-            f"{what} is below the floor: {', '.join(low)} ({floor.why})", "the host needs newer firmware"
-        )
+        raise Refused(f"{what} is below the floor: {', '.join(low)} ({floor.why})", _NEWER)
     return None
 
 
@@ -306,6 +328,7 @@ CHECKS: tuple[Check[Subject], ...] = (
     Check("reported-floor", 24, "the reported TCB reaches the floor", reported_floor),
     Check("microcode-floor", 24, "the microcode reaches the floor of this CPU", microcode_floor),
     Check("launch-floor", 25, "the TCB at launch reaches the floor", launch_floor),
+    Check("launch-microcode", 25, "the microcode at launch reaches the floor of this CPU", launch_microcode),
     Check("tcb-order", 26, "no TCB is newer than the current one; it is committed", tcb_order),
     Check("firmware", 27, "the SNP firmware is new enough", firmware),
     Check("guest-svn", 28, "the guest's security version is new enough", guest_svn),
@@ -321,5 +344,6 @@ CHECKS: tuple[Check[Subject], ...] = (
     Check("report-id-ma", 33, "the migration agent is the expected one, or none", _value("report_id_ma")),
     Check("launch-mitigations", 34, "mitigations at launch", _mitigations("launch_mitigations")),
     Check("current-mitigations", 34, "mitigations now", _mitigations("current_mitigations")),
+    Check("key-allowed", 35, "a chip's or a provider's key signed, as the policy allows", key_allowed),
     Check("trusted", 35, "product, chip and provider are not distrusted", trusted),
 )
