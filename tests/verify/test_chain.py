@@ -303,6 +303,16 @@ def test_nothing_else_makes_an_endorsement() -> None:
         fake_amd.endorsement().tcb = stub_report.TCBS[MILAN]
 
 
+def test_what_an_endorsement_is_of() -> None:
+    given = presented()
+    found = endorse(given)
+    assert found.is_of(given.vek, given.pinned)
+    assert found.is_of(given.vek, (*roots.AMD, *given.pinned))
+    assert not found.is_of(given.vek, roots.AMD)
+    assert not found.is_of(given.vek, (roots.Root(MILAN, given.root.fingerprint),))
+    assert not found.is_of(presented(vek=to(serial=1)).vek, given.pinned)
+
+
 def test_names_and_rows_of_checks_are_unique() -> None:
     rows = [check.row for check in CHECKS if check.row is not None]
     assert len(set(rows)) == len(rows)

@@ -167,12 +167,13 @@ def appraise(
     now: datetime,
     known: Endorsement | None = None,
 ) -> Appraisal:
-    """`now` has a time zone. `known`: the endorsement of an earlier appraisal of the same certificates.
+    """`now` has a time zone. `known`: the endorsement of an earlier appraisal of the same certificate; one of
+    another, or by a root that is not pinned now, counts for nothing.
 
     Raises where not even the checks can begin: `Unavailable` without an issuer's certificate, `Refused` for a
     product that is not known.
     """
-    if known is None:
+    if known is None or not known.is_of(endorsements.vek, endorsements.pinned):
         presented = chain.present(endorsements.vek, endorsements.offered, endorsements.pinned)
         verdicts, endorsement = chain.examine(presented)
         line = presented.line

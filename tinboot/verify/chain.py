@@ -127,6 +127,12 @@ class Endorsement:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} of an endorsement cannot be set")
 
+    def is_of(self, vek: Certificate, pinned: Sequence[roots.Root]) -> bool:
+        """Whether this is what verifying `vek` gave, up to one of the roots that are `pinned`."""
+        fingerprint = self.chain[2].fingerprint
+        trusted = any(root.fingerprint == fingerprint and root.line is self.line for root in pinned)
+        return trusted and self.chain[0].der == vek.der
+
 
 class Examined(NamedTuple):
     """`endorsement` is there if and only if every check passed."""
