@@ -1,8 +1,9 @@
-"""The whole line once, on real weights: wrap, build, boot, read through dm-verity. `make smoke` runs it.
+"""The whole line once, on real weights: wrap, build, measure, boot, read, verify. `make smoke` runs it.
 
-Each stage is a command that a person could type; its time stands beside it. The one thing that is not
-the production's is a hook in a second archive behind the initrd: it leaves a process behind that reads
-every file of the volume after hand-over, and says its SHA-256.
+Each stage is a command that a person could type; its time stands beside it. What is not the production's lies
+in a second archive behind the initrd: a hook that leaves a process behind, which reads every file of the
+volume after hand-over and says its SHA-256; and the guest's half of the stub PSP. The launch digest is
+therefore of that initrd, and the report is signed by a chain that is trusted only where it is named.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import deadloop
@@ -31,7 +33,7 @@ from serial_log import Outcome
 from weights import REPO, fetch
 
 from tinboot.builder import places
-from tinboot.formats import bootlog, manifest
+from tinboot.formats import bootlog, bootreport, launchspec, manifest
 from tinboot.formats.errors import Mismatch, Refused, TinbootError, Unavailable
 from tinboot.host import builddir
 from tinboot.host.launch import Form, qemu_arguments
@@ -39,7 +41,10 @@ from tinboot.host.launch import Form, qemu_arguments
 sys.path.append(str(places.REPOSITORY / "bench"))
 
 CONFIG = places.REPOSITORY / "examples" / "smoke.yml"
+#: Of the console, while it boots.
 READ_PREFIX, READ_DONE = "smoke-read ", "smoke-read-done"
+
+SHOWN = (bootlog.PASSED_PREFIX, bootlog.HANDOVER_PREFIX, bootreport.PREFIX, READ_PREFIX)
 
 UP_SECONDS, READ_SECONDS, OFF_SECONDS = 240.0, 240.0, 60.0  # emulated, on a machine with other work
 
@@ -99,36 +104,47 @@ def tinboot(*arguments: str) -> str:
     return done.stdout
 
 
-def boot(build_dir: Path, volume: Path, firmware: Path, folder: Path) -> tuple[BootResult, dict[str, str]]:
-    """Boots in the launcher's harness form, under the production firmware and its kernel-hash check.
+class Launch(NamedTuple):
+    """QEMU's arguments but for firmware and PSP, and the files behind them."""
 
-    Returns what came of it and the hashes that the guest read.
-    """
+    listed: list[str]
+    kernel: Path
+    initrd: Path
+    command_line: str
+    vcpus: int
+
+
+def prepare(build_dir: Path, volume: Path, folder: Path) -> Launch:
+    """The launcher's harness form of the build, with the test archive behind its initrd."""
     build = builddir.check(build_dir, builddir.read_manifest(build_dir))
     volumes = builddir.match_volumes(build.manifest, (str(volume),))
     spec = builddir.launch_spec(build, volumes, None, (), ())
     listed = qemu_arguments(spec, Form.HARNESS)[1:]
-    initrd = folder / "initrd"
-    hook = testcpio.hook("35-smoke", READER)
-    initrd.write_bytes(
-        testcpio.append(Path(spec.measured.initrd).read_bytes(), [hook, *stub_files.entries()])
-    )
+    kernel, initrd = Path(spec.measured.kernel), folder / "initrd"
+    added = [testcpio.hook("35-smoke", READER), *stub_files.entries()]
+    initrd.write_bytes(testcpio.append(Path(spec.measured.initrd).read_bytes(), added))
     listed[listed.index("-initrd") + 1] = str(initrd)
-    listed[listed.index("-accel") + 1] = choose(Path(spec.measured.kernel), ROOT.parent / "accelerator")
-    listed = measured_boot.under(listed, firmware, folder, measured_boot.hashes(listed))
+    listed[listed.index("-accel") + 1] = choose(kernel, ROOT.parent / "accelerator")
+    return Launch(listed, kernel, initrd, launchspec.command_line(spec), spec.measured.vcpus)
+
+
+def boot(launch: Launch, firmware: Path, psp: Psp, folder: Path) -> tuple[BootResult, dict[str, str]]:
+    """Boots under the production firmware and its kernel-hash check.
+
+    Returns what came of it and the hashes that the guest read.
+    """
+    hashes = measured_boot.hashes(launch.listed)
+    listed = measured_boot.under(launch.listed, firmware, folder, hashes)
     read: dict[str, str] = {}
 
     def hear(line: str) -> None:
         if line.startswith(READ_PREFIX):
             words = json.loads(line.removeprefix(READ_PREFIX))
             read[words["file"]] = words["sha256"]
-        if line.startswith((bootlog.PASSED_PREFIX, bootlog.HANDOVER_PREFIX, READ_PREFIX)):
-            click.echo(f"  {line[:110]}{'…' if len(line) > 110 else ''}", err=True)
+        if line.startswith(SHOWN):
+            click.echo(f"  {line[:76]}{'…' if len(line) > 76 else ''}", err=True)
 
-    with (
-        Psp() as psp,
-        Machine([*listed, *psp.arguments, "-S"], log=folder / "boot.log", on_line=hear) as machine,
-    ):
+    with Machine([*listed, *psp.arguments, "-S"], log=folder / "boot.log", on_line=hear) as machine:
         psp.start(machine, firmware)
         with stage("boot, from QEMU's start to the root's status line"):
             event = deadloop.wait(machine, UP_SECONDS)
@@ -142,6 +158,25 @@ def boot(build_dir: Path, volume: Path, firmware: Path, folder: Path) -> tuple[B
             machine.execute("system_powerdown")
             result = finish(machine, event, seconds=OFF_SECONDS)
     return result, read
+
+
+def verify(result: BootResult, psp: Psp, digest: str, folder: Path) -> None:
+    """The report that the guest got over its device, against the digest that was printed before the boot.
+
+    AMD's roots must refuse it: its chain is the stub's.
+    """
+    shown = result.report
+    files = {"report": shown.report, "certificates": shown.certificates, "stub-root": psp.chain.ark}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    words = ["verify", "report", str(folder / "report"), "--certs", str(folder / "certificates")]
+    words += ["--measurement", digest, "--report-data", bootreport.report_data(shown.sealed).hex()]
+    program = Path(sys.executable).with_name("tinboot")
+    refused = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    if refused.returncode != Mismatch.exit_code or "root-pinned" not in refused.stderr:
+        raise Mismatch(f"AMD's roots did not refuse the stub's chain: {refused.stdout}{refused.stderr}")
+    click.echo("smoke: AMD's roots refuse the stub's chain, as they must", err=True)
+    click.echo(tinboot(*words, "--trust-root", str(folder / "stub-root")), nl=False)
 
 
 def check(result: BootResult, read: dict[str, str], weights: Path, built: manifest.Manifest) -> None:
@@ -176,7 +211,7 @@ def check(result: BootResult, read: dict[str, str], weights: Path, built: manife
 
 @click.command()
 def command() -> None:
-    """Wrap, build, boot and read; one line at the end says that all of it held."""
+    """Wrap, build, measure, boot, read and verify; one line at the end says that all of it held."""
     work = places.build_folder() / "smoke"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -194,15 +229,26 @@ def command() -> None:
     with stage("image built"):
         tinboot("build", str(CONFIG), "--output", str(build_dir))
     built = builddir.read_manifest(build_dir)
-    with kept_on_failure("smoke", ROOT) as folder:
-        result, read = boot(build_dir, volume, firmware, folder)
+    with stage("launch digest computed"):
+        production = tinboot("measure", str(build_dir), "--ovmf", str(firmware)).strip()
+        click.echo(f"  {production} in production", err=True)
+    with kept_on_failure("smoke", ROOT) as folder, Psp() as psp:
+        launch = prepare(build_dir, volume, folder)
+        files = ("--ovmf", firmware, "--kernel", launch.kernel, "--initrd", launch.initrd)
+        words = (*files, "--append", launch.command_line, "--vcpus", launch.vcpus)
+        digest = tinboot("measure", *map(str, words)).strip()
+        click.echo(f"  {digest} with the stubs", err=True)
+        result, read = boot(launch, firmware, psp, folder)
         check(result, read, weights, built)
+        with stage("report verified"):
+            verify(result, psp, digest, folder)
     click.echo("stages:")
     for title, seconds in _times:
         click.echo(f"  {seconds:7.1f} s  {title}")
     click.echo(
         f"smoke: PASSED: {len(read)} files, {sum(p.stat().st_size for p in weights.rglob('*')) / 1e6:.0f} MB "
-        "of real weights, read in a guest that verified config, root and volume"
+        "of real weights,\n  read in a guest that verified config, root and volume, and whose report\n"
+        "  is of the launch digest that was computed before the boot"
     )
 
 
