@@ -13,7 +13,8 @@ import zipfile
 from pathlib import Path
 
 from tinboot.builder import places
-from tinboot.builder.output import scratch, stoppable
+from tinboot.builder.output import scratch
+from tinboot.builder.stopping import stoppable
 from tinboot.formats.errors import TinbootError, Unavailable
 
 #: What a config calls them: the wheel is this model at its version.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tinboot.builder import assemble, output, places
+from tinboot.builder import assemble, places, stopping
 from tinboot.builder.image import Image
 from tinboot.builder.mkosi import Mkosi
 from tinboot.builder.recipe import Recipe
@@ -114,7 +114,7 @@ def test_anything_else_is_not(config: Path, image: Image, tmp_path: Path, there:
     assert listing(tmp_path) == {"image", "tinboot.yml", "precious"}
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), output.Stopped(15)])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), stopping.Stopped(15)])
 @pytest.mark.parametrize("moment", ["_link", "_replace", "_exchange"])
 def test_what_goes_wrong_leaves_the_former_build(
     config: Path,
@@ -131,7 +131,7 @@ def test_what_goes_wrong_leaves_the_former_build(
         raise error
 
     monkeypatch.setattr(assemble, moment, fail)
-    with pytest.raises((Unavailable, output.Stopped)) as caught:
+    with pytest.raises((Unavailable, stopping.Stopped)) as caught:
         run(config, image, tmp_path / "x.build")
     if isinstance(caught.value, Unavailable):
         assert "no space left" in caught.value.message
@@ -148,11 +148,11 @@ def test_without_exchange_the_former_one_comes_back(
 
     def fail(self: Path, target: Path) -> Path:
         if self.name == "build":
-            raise output.Stopped(2)
+            raise stopping.Stopped(2)
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(output.Stopped):
+    with pytest.raises(stopping.Stopped):
         run(config, image, tmp_path / "x.build")
     assert listing(tmp_path / "x.build") == FILES
 

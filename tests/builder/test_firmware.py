@@ -186,9 +186,9 @@ def test_the_conditions_of_a_check_reach_it(repository: Path, tmp_path: Path) ->
 STOPPED = """
 import sys
 from pathlib import Path
-from tinboot.builder import firmware, output
+from tinboot.builder import firmware, stopping
 from test_firmware import kit
-with output.stoppable():
+with stopping.stoppable():
     top = Path(sys.argv[1])
     firmware.build(top, lambda: kit(top.parent, (top / "body").read_text()), print)
 """

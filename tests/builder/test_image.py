@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fakemkosi import fake
 
-from tinboot.builder import image, output, places, recipe
+from tinboot.builder import image, places, recipe, stopping
 from tinboot.builder.mkosi import Mkosi
 from tinboot.formats.errors import Refused, Unavailable
 
@@ -80,11 +80,11 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_signal_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
-        raise output.Stopped(15)
+        raise stopping.Stopped(15)
 
     monkeypatch.setattr(image, "_run", lambda *_: None)
     monkeypatch.setattr(image, "_complete", stop)
-    with pytest.raises(output.Stopped):
+    with pytest.raises(stopping.Stopped):
         build(tmp_path, Mkosi(("false",), {}, "27.1", ""))
     assert listing(tmp_path) == {".debian-release.lock"}
 

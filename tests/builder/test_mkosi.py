@@ -127,11 +127,11 @@ time.sleep(60)
     code = """
 import sys
 from pathlib import Path
-from tinboot.builder import mkosi, output
+from tinboot.builder import mkosi, stopping
 mkosi._ENDS = 0.5
 folder = Path(sys.argv[1])
 tool = mkosi.Mkosi((str(folder / "mkosi"),), {}, "27.1", "")
-with output.stoppable():
+with stopping.stoppable():
     tool.build([], sources="", scratch=folder / "scratch", log=folder / "log", network=True, report=print)
 """
     with subprocess.Popen(

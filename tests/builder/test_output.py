@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tinboot.builder.output import Stopped, publish, scratch, stoppable, write_whole
+from tinboot.builder.output import publish, scratch, write_whole
+from tinboot.builder.stopping import Stopped, stoppable
 from tinboot.formats.errors import Refused, Unavailable
 
 

@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tinboot.builder.output import Stopped
+from tinboot.builder.stopping import Stopped
 from tinboot.cli import main
 from tinboot.formats import errors
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinboot.builder import image, mkosi, output, recipe
+from tinboot.builder import image, mkosi, recipe, stopping
 from tinboot.builder.mkosi import Mkosi, Report
 from tinboot.builder.prepare import Toolchain
 from tinboot.formats.errors import TinbootError, Unavailable
@@ -259,9 +259,9 @@ def _child(request: str) -> None:
 
 if __name__ == "__main__":
     try:
-        with output.stoppable():
+        with stopping.stoppable():
             _child(sys.argv[1])
-    except output.Stopped as stopped:
+    except stopping.Stopped as stopped:
         sys.exit(str(stopped))
     except TinbootError as error:
         sys.exit(error.message)

@@ -8,7 +8,7 @@ import sys
 import click
 
 import tinboot.formats.errors
-from tinboot.builder import output
+from tinboot.builder import stopping
 
 #: command -> (module that defines `command`, its line in `tinboot --help`). Loaded when called, so that
 #: no command pays for another's imports.
@@ -41,9 +41,9 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> None:
         """One line for Ctrl-C, SIGTERM or SIGHUP, as soon as whatever was being made is cleaned up."""
         try:
-            with output.stoppable():
+            with stopping.stoppable():
                 super().invoke(ctx)
-        except output.Stopped as stopped:
+        except stopping.Stopped as stopped:
             click.echo(f"{stopped}; nothing was left behind", err=True)
             ctx.exit(128 + stopped.signum)
 
