@@ -73,7 +73,7 @@ class Accepted:
 class Appraisal:
     """What came of it; `appraise` alone makes one. `endorsement` is None where the chain does not hold."""
 
-    __slots__ = ("advisories", "data", "endorsement", "line", "now", "policy", "report", "verdicts")
+    __slots__ = ("data", "endorsement", "line", "now", "policy", "report", "verdicts")
 
     def __init__(
         self,
@@ -91,7 +91,11 @@ class Appraisal:
         self.endorsement = endorsement
         self.verdicts = verdicts
         self.policy, self.data, self.now = demands
-        self.advisories: tuple[Finding, ...] = self.data.standing(report, line)
+
+    @property
+    def advisories(self) -> tuple[Finding, ...]:
+        """Where the platform stands with each that concerns it. No verdict depends on them."""
+        return self.data.standing(self.report, self.line)
 
     @property
     def failure(self) -> TinbootError | None:
@@ -195,11 +199,11 @@ def appraise(
 
 def _held() -> tuple[Verdict, ...]:
     """An `Endorsement` is the proof that these passed."""
-    return tuple(Verdict(check.id, check.row, check.meaning, None) for check in chain.CHECKS)
+    return tuple(Verdict(check, None) for check in chain.CHECKS)
 
 
 def _unreached(why: str) -> tuple[Verdict, ...]:
-    return tuple(Verdict(check.id, check.row, check.meaning, Unchecked(why)) for check in binding.CHECKS)
+    return tuple(Verdict(check, Unchecked(why)) for check in binding.CHECKS)
 
 
 def _revocations(

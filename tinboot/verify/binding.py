@@ -56,7 +56,7 @@ def signature_padding(subject: Subject) -> None:
     """Outside of r and s the signature is zero, and both are numbers of P-384. ABI, chapter 10."""
     report = subject.report
     for part in _PADDING:
-        if any(report.raw[part.start : part.stop]):
+        if report.raw[part.start : part.stop].strip(b"\0"):
             at = next(at for at in part if report.raw[at])
             raise Malformed(
                 f"offset {at:#x}: {report.raw[at]:#04x} in the signature's padding, expected zero"

@@ -8,7 +8,7 @@ returns a bool, which a caller could forget to look at.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tinboot.formats.errors import TinbootError
 
@@ -31,10 +31,20 @@ class Check(NamedTuple, Generic[Subject_contra]):
 class Verdict(NamedTuple):
     """What came of a check. `outcome` is None where it passed."""
 
-    id: str
-    row: int | None
-    meaning: str
+    check: Check[Any]
     outcome: TinbootError | Unchecked | None
+
+    @property
+    def id(self) -> str:
+        return self.check.id
+
+    @property
+    def row(self) -> int | None:
+        return self.check.row
+
+    @property
+    def meaning(self) -> str:
+        return self.check.meaning
 
 
 def ask(checks: Iterable[Check[Subject_contra]], subject: Subject_contra) -> tuple[Verdict, ...]:
@@ -46,7 +56,7 @@ def ask(checks: Iterable[Check[Subject_contra]], subject: Subject_contra) -> tup
             outcome = check.run(subject)
         except TinbootError as error:
             outcome = error
-        verdicts.append(Verdict(check.id, check.row, check.meaning, outcome))
+        verdicts.append(Verdict(check, outcome))
     return tuple(verdicts)
 
 

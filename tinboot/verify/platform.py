@@ -58,7 +58,7 @@ def reserved_zero(subject: Subject) -> None:
     """What the format reserves is zero, in the report, its policy and its bit fields."""
     report = subject.report
     for part in reserved(report.version):
-        if any(report.raw[part.start : part.stop]):
+        if report.raw[part.start : part.stop].strip(b"\0"):
             at = next(at for at in part if report.raw[at])
             raise Malformed(f"offset {at:#x}: {report.raw[at]:#04x} in a reserved byte, expected zero")
     for name, value, end in (
@@ -148,15 +148,9 @@ def tcb_order(subject: Subject) -> None:
     """No TCB of the report, nor the certificate's, is newer than the current one, unless by provision."""
     report, line = subject.report, subject.line
     current = decode(line, report.current_tcb)
-    others = {
-        "reported": decode(line, report.reported_tcb),
-        "committed": decode(line, report.committed_tcb),
-        "launch": decode(line, report.launch_tcb),
-    }
-    if subject.tcb is not None:
-        others["certificate's"] = subject.tcb
-    for name, tcb in others.items():
-        if newer := current.below(tcb):
+    for name in ("reported", "committed", "launch", "certificate's"):
+        tcb = subject.tcb if name == "certificate's" else decode(line, getattr(report, f"{name}_tcb"))
+        if tcb is not None and tcb != current and (newer := current.below(tcb)):
             raise Refused(f"the {name} TCB ({tcb}) is newer than the current one ({current}): {newer[0]}")
     if report.committed_version > report.current_version:
         raise Refused(
@@ -164,8 +158,9 @@ def tcb_order(subject: Subject) -> None:
         )
     provisional = report.committed_tcb != report.current_tcb
     if provisional and subject.policy.provisional_firmware == "refuse":
+        committed = decode(line, report.committed_tcb)
         raise Refused(
-            f"the firmware is provisional: {current} is current, {others['committed']} committed",
+            f"the firmware is provisional: {current} is current, {committed} committed",
             "the host can still go back to what is committed; it has to commit",
         )
 
