@@ -14,6 +14,7 @@ import pytest
 import stub_chain
 from artefacts import initrd_entries
 from psp import ALWAYS, Behaviour
+from serial_log import Outcome
 from stub_files import Kind
 from stub_report import Contents, patched
 
@@ -122,6 +123,20 @@ def test_without_a_psp(guest: Guest) -> None:
     """The production initrd on a machine without SNP."""
     halted = replace(guest, behaviour=None).boot().expect_halt("report-unavailable", hook="report")
     assert "/dev/sev-guest" in halted.detail
+
+
+def test_unit_that_cannot_even_start(guest: Guest) -> None:
+    """No program is left to say why: PID 1 ends the machine."""
+    hide = (
+        "def run(state):\n"
+        "    at = '/sysroot/usr/lib/python3/dist-packages/tinboot/guest'\n"
+        "    state.kernel.mount('tmpfs', at, 'tmpfs', 0)\n"
+        "    return {}\n"
+    )
+    result = guest.with_hook("86-hide", hide).boot()
+    assert result.outcome is Outcome.ENDED, result.describe()
+    assert result.powered_off
+    assert result.events == ()
 
 
 def test_busy_for_a_while(guest: Guest) -> None:

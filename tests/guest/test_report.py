@@ -16,6 +16,7 @@ from tinboot.formats import bootreport, halt
 from tinboot.formats.halt import Halt, Refusal
 from tinboot.guest import configfs_tsm, report, sev_guest
 from tinboot.guest.evidence import (
+    SECONDS,
     BadAnswer,
     Busy,
     DeviceError,
@@ -208,3 +209,14 @@ def test_no_sealed_file(machine: list[str], tmp_path: Path) -> None:
     with pytest.raises(Ended):
         report.main()
     assert halt.parse(machine[0]).reason == "report-failed"
+
+
+def test_docs_state_the_deadlines() -> None:
+    folder = Path(__file__).parents[2]
+    page = " ".join((folder / "docs/boot.md").read_text("utf-8").split())
+    unit = folder / "mkosi.images/root/mkosi.extra/usr/lib/systemd/system/tinboot-report.service"
+    assert f"is asked again for {SECONDS:g} seconds" in page
+    assert f"is given up after {report.DEADLINE:g} seconds" in page
+    assert "has not finished after a minute" in page
+    assert "TimeoutStartSec=60\n" in unit.read_text("ascii")
+    assert "FailureAction=poweroff-immediate\n" in unit.read_text("ascii")
