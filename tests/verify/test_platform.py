@@ -112,8 +112,24 @@ CASES = [
         Unavailable,
         "no microcode floor is known",
         Contents(cpuid=Cpuid(0x19, 0x12, 0)),
-        POLICY._replace(unknown_microcode="refuse"),
+        POLICY._replace(unknown_microcode="refuse", launch_floors=Unchecked("not asked")),
     ),
+    Case("launch-microcode", Refused, "at launch is", Contents(launch_tcb=TCBS[GENOA]._replace(ucode=83))),
+    Case(
+        "launch-microcode",
+        Unavailable,
+        "no microcode floor is known",
+        Contents(cpuid=Cpuid(0x19, 0x12, 0)),
+        POLICY._replace(unknown_microcode="refuse", floors=Unchecked("not asked")),
+    ),
+    Case(
+        "key-allowed",
+        Refused,
+        "SIGNING_KEY is VLEK, expected VCEK",
+        Contents(key_info=1 << 2),
+        POLICY._replace(signing_keys=("VCEK",)),
+    ),
+    Case("key-allowed", Refused, "SIGNING_KEY is key 7", Contents(key_info=7 << 2)),
     Case("launch-floor", Refused, "at launch is below", Contents(launch_tcb=OLD)),
     *(
         Case("tcb-order", Refused, "is newer", contents)
@@ -169,6 +185,13 @@ CASES = [
         "trusted", Refused, "the provider",
         demanded=POLICY._replace(distrust=Distrust((), (), ("provider",))),
     ),
+    Case(
+        "trusted",
+        Unavailable,
+        "states no chip",
+        Contents(chip_id=bytes(64)),
+        POLICY._replace(distrust=Distrust((), (b"\1",), ())),
+    ),
 ]  # fmt: skip
 
 
@@ -217,14 +240,15 @@ def test_what_the_policy_leaves_open_says_why() -> None:
     everything: dict[str, Any] = {
         name: Unchecked("because")
         for name in (
-            *("versions", "products", "abi", "floors", "launch_floors", "firmware", "guest_svn", "vmpl"),
+            *("versions", "products", "signing_keys", "abi"),
+            *("floors", "launch_floors", "firmware", "guest_svn", "vmpl"),
             *("family_id", "image_id", "report_data", "measurement", "host_data", "id_key_digest"),
             *("author_key_digest", "report_id", "report_id_ma", "launch_mitigations", "current_mitigations"),
         )
     }
     verdicts = ask(platform.CHECKS, subject(demanded=POLICY._replace(**everything)))
     open_ones = [v.id for v in verdicts if v.outcome == Unchecked("because")]
-    assert len(open_ones) == len(everything) + 1  # two checks share the floors, one the products
+    assert len(open_ones) == len(everything) + 2  # two checks share each of the floors
     assert failures(verdicts) == {}
 
 

@@ -199,7 +199,7 @@ def appraise(
 
 def _held() -> tuple[Verdict, ...]:
     """An `Endorsement` is the proof that these passed."""
-    return tuple(Verdict(check, None) for check in chain.CHECKS)
+    return tuple(check.passed for check in chain.CHECKS)
 
 
 def _unreached(why: str) -> tuple[Verdict, ...]:

@@ -19,13 +19,19 @@ class Unchecked(NamedTuple):
     reason: str
 
 
-class Check(NamedTuple, Generic[Subject_contra]):
+class Check(Generic[Subject_contra]):
     """`row`: of the table of checks in docs/verify.md; None for signatures, which it takes for granted."""
 
-    id: str
-    row: int | None
-    meaning: str
-    run: Callable[[Subject_contra], Unchecked | None]
+    __slots__ = ("id", "meaning", "passed", "row", "run")
+
+    def __init__(
+        self, id: str, row: int | None, meaning: str, run: Callable[[Subject_contra], Unchecked | None]
+    ) -> None:
+        self.id = id
+        self.row = row
+        self.meaning = meaning
+        self.run = run
+        self.passed = Verdict(self, None)  # what nearly every check comes to, made once
 
 
 class Verdict(NamedTuple):
@@ -56,7 +62,7 @@ def ask(checks: Iterable[Check[Subject_contra]], subject: Subject_contra) -> tup
             outcome = check.run(subject)
         except TinbootError as error:
             outcome = error
-        verdicts.append(Verdict(check, outcome))
+        verdicts.append(check.passed if outcome is None else Verdict(check, outcome))
     return tuple(verdicts)
 
 

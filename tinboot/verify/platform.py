@@ -295,9 +295,9 @@ def _floor(subject: Subject, profile: str | Unchecked, raw: bytes, what: str) ->
     if isinstance(profile, Unchecked):
         return profile
     floor = subject.data.floors[profile][subject.line.name]
-    own = decode(subject.line, raw)._asdict()
-    low = [f"{name}={own[name]} < {least}" for name, least in floor.tcb.items() if own[name] < least]
-    if low:
+    own = decode(subject.line, raw)
+    parts = [(name, getattr(own, name), least) for name, least in floor.tcb.items()]
+    if low := [f"{name}={part} < {least}" for name, part, least in parts if part < least]:
         raise Refused(f"{what} is below the floor: {', '.join(low)} ({floor.why})", _NEWER)
     return None
 
