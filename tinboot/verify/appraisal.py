@@ -118,7 +118,7 @@ class Appraisal:
     def fields(self) -> dict[str, object]:
         """For JSON: bytes in hex, times in RFC 3339. What a refused report states is not called a claim."""
         failure = self.failure
-        root = None if self.endorsement is None else self.endorsement.chain[2].fingerprint
+        root = None if self.endorsement is None else self.endorsement.root
         return {
             "accepted": failure is None,
             "exit_code": 0 if failure is None else failure.exit_code,

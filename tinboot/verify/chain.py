@@ -103,7 +103,7 @@ _SEAL = object()
 class Endorsement:
     """A key that AMD vouches for, and what it stands for. `endorse` and `examine` alone make one."""
 
-    __slots__ = ("chain", "csp_id", "hwid", "key", "kind", "line", "tcb")
+    __slots__ = ("chain", "csp_id", "hwid", "key", "kind", "line", "root", "tcb")
 
     line: Line
     kind: Kind
@@ -112,6 +112,7 @@ class Endorsement:
     csp_id: str | None
     key: ec.EllipticCurvePublicKey
     chain: tuple[Certificate, Certificate, Certificate]  # VCEK or VLEK, ASK or ASVK, ARK
+    root: str  # fingerprint of the ARK
 
     def __init__(self, seal: object, presented: Presented) -> None:
         if seal is not _SEAL:
@@ -120,7 +121,9 @@ class Endorsement:
         chain = (presented.vek, presented.intermediate, presented.root)
         values = (presented.line, presented.kind, identity.tcb, identity.hwid, identity.csp_id, presented.key)
         for name, value in zip(
-            ("line", "kind", "tcb", "hwid", "csp_id", "key", "chain"), (*values, chain), strict=True
+            ("line", "kind", "tcb", "hwid", "csp_id", "key", "chain", "root"),
+            (*values, chain, presented.root.fingerprint),
+            strict=True,
         ):
             object.__setattr__(self, name, value)
 
@@ -129,8 +132,7 @@ class Endorsement:
 
     def is_of(self, vek: Certificate, pinned: Sequence[roots.Root]) -> bool:
         """Whether this is what verifying `vek` gave, up to one of the roots that are `pinned`."""
-        fingerprint = self.chain[2].fingerprint
-        trusted = any(root.fingerprint == fingerprint and root.line is self.line for root in pinned)
+        trusted = any(root.fingerprint == self.root and root.line is self.line for root in pinned)
         return trusted and self.chain[0].der == vek.der
 
 
