@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -113,3 +114,13 @@ def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
 def test_refuses(data: bytes, message: str) -> None:
     with pytest.raises(Malformed, match=message):
         load(data)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(max_size=4)), min_size=1, max_size=4))
+def test_whatever_is_changed_it_is_read_or_refused(changes: list[tuple[int, bytes]]) -> None:
+    data = MANIFEST.dump()
+    for at, inserted in changes:
+        place = at % len(data)
+        data = data[:place] + inserted + data[place + 1 :]
+    with contextlib.suppress(Malformed):
+        assert load(load(data).dump()) == load(data)
