@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from tinboot.formats.errors import Malformed, Mismatch, Refused, Unavailable
-from tinboot.formats.snpreport import SIZE, Report, reserved
+from tinboot.formats.snpreport import SIZE, VERSIONS, Report, reserved
 from tinboot.formats.snptcb import Line, Tcb, decode, product_of
 from tinboot.verify.advisories import Data
 from tinboot.verify.checks import Check, Unchecked
@@ -27,6 +27,8 @@ _PLATFORM_END, _KEY_INFO_END = 8, 5  # reserved from here on
 _MILAN = "Milan's chip-unique secrets can be read out of it (arXiv:2605.12990), and no TCB helps"
 
 _NEWER = "the host needs newer firmware"
+
+_RESERVED = {version: reserved(version) for version in VERSIONS}
 
 #: KEY_INFO bits 4:2, table 23.
 _SIGNING_KEYS = {0: "VCEK", 1: "VLEK"}
@@ -57,7 +59,7 @@ def signature_algorithm(subject: Subject) -> None:
 def reserved_zero(subject: Subject) -> None:
     """What the format reserves is zero, in the report, its policy and its bit fields."""
     report = subject.report
-    for part in reserved(report.version):
+    for part in _RESERVED[report.version]:
         if report.raw[part.start : part.stop].strip(b"\0"):
             at = next(at for at in part if report.raw[at])
             raise Malformed(f"offset {at:#x}: {report.raw[at]:#04x} in a reserved byte, expected zero")
@@ -120,7 +122,8 @@ def policy_kept(subject: Subject) -> None:
 def platform_info(subject: Subject) -> None:
     """Each bit of PLATFORM_INFO is as the policy demands."""
     for name, rule in subject.policy.platform_info.items():
-        _rule(subject.report.platform_info, PLATFORM_BITS[name], rule, f"PLATFORM_INFO {name}")
+        if rule != "allow":
+            _rule(subject.report.platform_info, PLATFORM_BITS[name], rule, f"PLATFORM_INFO {name}")
 
 
 def reported_floor(subject: Subject) -> Unchecked | None:
@@ -148,9 +151,13 @@ def tcb_order(subject: Subject) -> None:
     """No TCB of the report, nor the certificate's, is newer than the current one, unless by provision."""
     report, line = subject.report, subject.line
     current = decode(line, report.current_tcb)
-    for name in ("reported", "committed", "launch", "certificate's"):
-        tcb = subject.tcb if name == "certificate's" else decode(line, getattr(report, f"{name}_tcb"))
-        if tcb is not None and tcb != current and (newer := current.below(tcb)):
+    others = [("reported", report.reported_tcb), ("committed", report.committed_tcb)]
+    others.append(("launch", report.launch_tcb))
+    tcbs = [(name, decode(line, raw)) for name, raw in others if raw != report.current_tcb]
+    if subject.tcb is not None:
+        tcbs.append(("certificate's", subject.tcb))
+    for name, tcb in tcbs:
+        if newer := current.below(tcb):
             raise Refused(f"the {name} TCB ({tcb}) is newer than the current one ({current}): {newer[0]}")
     if report.committed_version > report.current_version:
         raise Refused(
