@@ -88,7 +88,7 @@ def main() -> None:
     data = ours(files).dump()
     read = launchmanifest.load(data)
 
-    all_theirs = best(1, lambda: [theirs(files, count) for count in range(1, COUNTS + 1)])
+    all_theirs = best(rounds, lambda: [theirs(files, count) for count in range(1, COUNTS + 1)])
     all_ours = best(rounds, lambda: list(ours(files).digests(COUNTS)))
     from_manifest = best(rounds, lambda: list(launchmanifest.load(data).digests(COUNTS)), 10)
     one = best(rounds, lambda: read.launch_digest(1), 100)
