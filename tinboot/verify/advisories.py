@@ -36,13 +36,16 @@ class Floor(NamedTuple):
 
 
 class Fix(NamedTuple):
-    """What shows an advisory fixed on a product line: all that is not None. `never`: why nothing does."""
+    """What shows an advisory fixed on a product line: all that is not None. `never`: why nothing does.
+
+    `microcode`: CPU -> what is known to be fixed; nobody has said that what is older is not.
+    """
 
     product: str
     firmware: FirmwareVersion | None
     snp: int | None
     platform: str | None
-    microcode: str | None
+    microcode: dict[Cpuid, int] | None
     never: str | None
 
 
@@ -74,10 +77,7 @@ class Data(NamedTuple):
 
         A report of version 2 does not name the CPU: then the highest of the line counts.
         """
-        known = self.floors[profile][line.name].microcode
-        if cpuid is None:
-            return max(known.values(), default=None)
-        return known.get(cpuid)
+        return _least(self.floors[profile][line.name].microcode, cpuid)
 
     def standing(self, report: Report, line: Line) -> tuple[Finding, ...]:
         """Each advisory that concerns this product line."""
@@ -110,13 +110,19 @@ class Data(NamedTuple):
                 return "not fixed", f"PLATFORM_INFO lacks {fix.platform}"
             met.append(fix.platform)
         if fix.microcode is not None:
-            least = self.microcode(fix.microcode, line, report.cpuid)
+            least = _least(fix.microcode, report.cpuid)
             if least is None:
                 return "cannot tell", f"no number is known for this CPU ({report.cpuid})"
             if tcb.ucode < least:
-                return "not fixed", f"ucode={tcb.ucode}, fixed in {least}"
+                return "cannot tell", f"ucode={tcb.ucode}, known to be fixed in {least}"
             met.append(f"ucode={tcb.ucode}")
         return "fixed", ", ".join(met)
+
+
+def _least(known: dict[Cpuid, int], cpuid: Cpuid | None) -> int | None:
+    if cpuid is None:
+        return max(known.values(), default=None)
+    return known.get(cpuid)
 
 
 @cache
@@ -134,7 +140,7 @@ def load(data: bytes) -> Data:
     floors = {name: _floors(profiles.records(name)) for name in profiles.names}
     if set(floors) != set(PROFILES) or any(set(found) != _LINES for found in floors.values()):
         raise Malformed(f"{fields.where}.floors lacks a profile or a product, or has one too many")
-    advisories = tuple(_advisory(record, floors) for record in fields.records("advisories"))
+    advisories = tuple(_advisory(record) for record in fields.records("advisories"))
     fields.end()
     return Data(date, floors, advisories)
 
@@ -149,43 +155,49 @@ def _floors(records: list[Fields]) -> dict[str, Floor]:
         wanted = [name for name in NAMES if name != "ucode" and name in line.components]
         numbers = {name: tcb.integer(name, 0, 255) for name in wanted}
         tcb.end()
-        microcode = {}
-        for entry in record.records("microcode"):
-            cpuid = Cpuid(*(entry.integer(name, 0, 511) for name in Cpuid._fields))
-            if cpuid in microcode:
-                raise Malformed(f"{entry.where} names a CPU for the second time: {cpuid}")
-            microcode[cpuid] = entry.integer("ucode", 0, 255)
-            entry.end()
-        found[line.name] = Floor(line.name, numbers, microcode, record.text("why"))
+        found[line.name] = Floor(line.name, numbers, _microcode(record), record.text("why"))
         record.end()
     return found
 
 
-def _advisory(record: Fields, floors: dict[str, dict[str, Floor]]) -> Advisory:
+def _microcode(record: Fields) -> dict[Cpuid, int]:
+    microcode: dict[Cpuid, int] = {}
+    for entry in record.records("microcode"):
+        cpuid = Cpuid(*(entry.integer(name, 0, 511) for name in Cpuid._fields))
+        if cpuid in microcode:
+            raise Malformed(f"{entry.where} names a CPU for the second time: {cpuid}")
+        microcode[cpuid] = entry.integer("ucode", 0, 255)
+        entry.end()
+    return microcode
+
+
+def _advisory(record: Fields) -> Advisory:
     advisory = Advisory(
         record.text("id"),
         record.text("bulletin"),
         record.text("name"),
         record.texts("affected"),
-        tuple(_fix(fix, floors) for fix in record.records("fixed")),
+        tuple(_fix(fix) for fix in record.records("fixed")),
     )
     record.end()
     return advisory
 
 
-def _fix(record: Fields, floors: dict[str, dict[str, Floor]]) -> Fix:
+def _fix(record: Fields) -> Fix:
     names = set(record.names)
     fix = Fix(
         line_named(record.text("product")).name,
         _version(record) if "firmware" in names else None,
         record.integer("snp", 0, 255) if "snp" in names else None,
         record.text("platform") if "platform" in names else None,
-        record.text("microcode") if "microcode" in names else None,
+        _microcode(record) if "microcode" in names else None,
         record.text("never") if "never" in names else None,
     )
     record.end()
-    if fix.platform not in (None, *PLATFORM_BITS) or fix.microcode not in (None, *floors):
-        raise Malformed(f"{record.where} names a bit or a profile that there is not")
+    if fix.platform not in (None, *PLATFORM_BITS):
+        raise Malformed(f"{record.where} names the bit {fix.platform!r}, which there is not")
+    if not any(part is not None for part in fix[1:]):
+        raise Malformed(f"{record.where} says nothing of what shows it fixed")
     return fix
 
 
