@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import fake_amd
 import pytest
 import stub_chain
 from click.testing import CliRunner, Result
 from psp import ANSWER, LENGTH, REQUEST, Behaviour, Psp
-from stub_report import TCBS, Contents, chip_id, patched
+from stub_report import TCBS, VCEK, VLEK, Contents, chip_id, patched
 
 from tinboot.builder import places
 from tinboot.cli import verify
@@ -24,8 +25,10 @@ from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError
 from tinboot.formats.sevguest import CERTIFICATES_LIMIT, RESPONSE
 from tinboot.formats.snpreport import SIGNED, SIZE, Cpuid
 from tinboot.formats.snptcb import GENOA, LINES, TURIN, Line
+from tinboot.verify.chain import Kind
 
 DATA, DIGEST = b"d" * 64, b"m" * 48
+KINDS: tuple[Kind, ...] = ("VCEK", "VLEK")
 
 
 @dataclass(frozen=True)
@@ -171,3 +174,28 @@ def test_turin_has_its_own_layout(tmp_path: Path) -> None:
     evidence = collect(Behaviour(Contents(TURIN, 5, platform_info=0x67)), tmp_path)
     claims = json.loads(evidence.verify().stdout)["claims"]
     assert claims["reported_tcb"] == {"bl": 1, "tee": 1, "snp": 4, "ucode": 0x48, "fmc": 1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_two_certificates_in_a_table_the_signing_keys_counts(tmp_path: Path, kind: Kind) -> None:
+    both = {name: stub_chain.pem([fake_amd.endorsement(GENOA, name).chain[0].der]) for name in KINDS}
+    own = fake_amd.endorsement(GENOA, kind).chain
+    table = certtable.Certificates(both["VCEK"], both["VLEK"], own[1].der, own[2].der)
+    (tmp_path / "certificates").write_bytes(certtable.pack(table))
+    key_info = VLEK if kind == "VLEK" else VCEK
+    contents = Contents(measurement=DIGEST, report_data=DATA, key_info=key_info)
+    (tmp_path / "report").write_bytes(fake_amd.report(contents).raw)
+    result = Evidence(tmp_path, own[2].der).verify("--at", "2026-06-01T12:00:00Z")
+    assert failed(result) == {}
+    assert json.loads(result.stdout)["claims"]["signed_by"] == kind
+
+
+def test_a_test_root_is_loud(tmp_path: Path) -> None:
+    evidence = collect(Behaviour(Contents()), tmp_path)
+    (tmp_path / "root").write_bytes(evidence.root)
+    words = ["report", str(tmp_path / "report"), "--certs", str(tmp_path / "certificates")]
+    result = CliRunner().invoke(verify.command, [*words, "--trust-root", str(tmp_path / "root")])
+    assert result.exception is None, result.stderr
+    assert "but by a TEST ROOT" in result.stdout
+    assert result.stderr.startswith("WARNING: ")
+    assert max(map(len, result.stdout.splitlines())) <= 80

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -94,7 +95,7 @@ def fields() -> Any:
     return json.loads(TEXT)
 
 
-TEXT = advisories.resources.files("tinboot.verify.data").joinpath("advisories.json").read_text()
+TEXT = resources.files("tinboot.verify.data").joinpath("advisories.json").read_text()
 
 
 def without(*path: Any) -> Callable[[Any], None]:

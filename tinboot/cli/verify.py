@@ -14,6 +14,7 @@ import click
 
 from tinboot.formats import certtable, snpreport
 from tinboot.formats.errors import Malformed, TinbootError, Unavailable
+from tinboot.formats.snpreport import Report
 from tinboot.verify import advisories, appraisal, certificate, policy, roots
 from tinboot.verify.appraisal import Appraisal, Endorsements
 from tinboot.verify.certificate import Certificate
@@ -23,6 +24,8 @@ from tinboot.verify.policy import Policy
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _LIMIT = 1 << 20  # bytes of any input; each format has a smaller limit of its own
 _WIDTH = 80
+
+_VLEK = 1  # SIGNING_KEY, in KEY_INFO: AMD SEV-SNP Firmware ABI Specification (56860) 1.58, table 23
 
 
 def _hex(size: int) -> click.ParamType[bytes]:
@@ -117,7 +120,7 @@ def report(
     if policy_file is not None and profile is not None:
         raise click.UsageError("give --policy or --profile, not both")
     parsed = snpreport.parse(_read(report))
-    endorsements = _endorsements(vek, certs, chain, crl, trust_root)
+    endorsements = _endorsements(parsed, vek, certs, chain, crl, trust_root)
     demanded = _policy(policy_file, profile).allowing(*products)
     demanded = demanded.pinned(measurement=measurement, report_data=report_data, host_data=host_data)
     result = appraisal.appraise(parsed, endorsements, demanded, advisories.shipped(), at)
@@ -145,7 +148,12 @@ def _policy(file: Path | None, profile: str | None) -> Policy:
 
 
 def _endorsements(
-    vek: Path | None, certs: Path | None, chain: Path | None, crl: Path | None, trust_root: Path | None
+    report: Report,
+    vek: Path | None,
+    certs: Path | None,
+    chain: Path | None,
+    crl: Path | None,
+    trust_root: Path | None,
 ) -> Endorsements:
     offered: list[Certificate] = []
     own = None if vek is None else _one(vek)
@@ -156,7 +164,7 @@ def _endorsements(
             raise Malformed(f"{certs}: {error.message}", error.hint) from error
         for data in (table.ask, table.ark):
             offered += () if data is None else certificate.read(data)
-        given = table.vcek or table.vlek
+        given = table.vlek if report.key_info >> 2 & 7 == _VLEK else table.vcek
         if own is None and given is not None:
             own = certificate.read(given)[0]
     if own is None:
@@ -218,9 +226,12 @@ def _show(result: Appraisal) -> None:
     key = "" if result.endorsement is None else f", signed by a {result.endorsement.kind}"
     click.echo(f"product      {claims['product']}, firmware {claims['firmware']}{key}")
     click.echo(f"measurement  {digest[:64]}\n             {digest[64:]}")
-    if result.failure is None:
+    if result.failure is None and result.endorsement is not None:
         word = click.style("accepted", fg="green", bold=True)
+        real = result.endorsement.root in {root.fingerprint for root in roots.AMD}
         click.echo(f"{word} by the policy {result.policy.name!r} of {result.policy.date}")
+        if not real:
+            click.echo("but by a TEST ROOT: nothing of this says that there is a chip of AMD's")
 
 
 def _item(kind: str, text: str) -> None:
