@@ -100,7 +100,8 @@ class Appraisal:
     @property
     def failure(self) -> TinbootError | None:
         """The one that decides, the check's name in front; None where nothing failed."""
-        failed = [verdict for verdict in self.verdicts if isinstance(verdict.outcome, TinbootError)]
+        told = [verdict for verdict in self.verdicts if verdict.outcome is not None]
+        failed = [verdict for verdict in told if isinstance(verdict.outcome, TinbootError)]
         for kind in _ORDER:
             for verdict in failed:
                 if isinstance(verdict.outcome, kind):

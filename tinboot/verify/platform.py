@@ -85,7 +85,8 @@ def cpu(subject: Subject) -> Unchecked | None:
 def _policy_bit(name: str) -> Callable[[Subject], None]:
     def run(subject: Subject) -> None:
         rule = subject.policy.guest_policy[name]
-        _rule(subject.report.policy, POLICY_BITS[name], rule, f"POLICY {name}")
+        if rule != "allow":
+            _rule(subject.report.policy, POLICY_BITS[name], rule, f"POLICY {name}")
 
     return run
 
@@ -154,7 +155,7 @@ def tcb_order(subject: Subject) -> None:
     others = [("reported", report.reported_tcb), ("committed", report.committed_tcb)]
     others.append(("launch", report.launch_tcb))
     tcbs = [(name, decode(line, raw)) for name, raw in others if raw != report.current_tcb]
-    if subject.tcb is not None:
+    if subject.tcb is not None and subject.tcb != current:
         tcbs.append(("certificate's", subject.tcb))
     for name, tcb in tcbs:
         if newer := current.below(tcb):
