@@ -186,6 +186,9 @@ def test_names() -> None:
     with pytest.raises(Malformed, match="bytes too many"):
         common_name(der.sequence(part[:1] + bytes((part[1] * 2,)) + part[2:] * 2))
     assert common_name(der.sequence(part.replace(b"x", b"\xff"))) == "\\xff"
+    assert common_name(stub_chain.name("x" * 64)) == "x" * 64
+    with pytest.raises(Malformed, match="a common name of 65 bytes, expected at most 64"):
+        common_name(stub_chain.name("x" * 65))
 
 
 @pytest.mark.parametrize(
@@ -249,3 +252,4 @@ def test_object_identifiers(rest: list[int], first: int, second: int) -> None:
 def test_what_is_no_object_identifier_is_shown_as_it_is() -> None:
     assert dotted(b"\x2b\x86") == "2b86"
     assert dotted(b"") == ""
+    assert dotted(b"\xff" * 60_000 + b"\x01") == "ff" * 64  # a number of as many bytes takes a second

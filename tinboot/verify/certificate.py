@@ -20,6 +20,7 @@ MAX_SIZE = 64 << 10  # AMD's have up to 1,700 bytes; a file may hold a chain of 
 MAX_COUNT = 8
 
 _COMMON_NAME = bytes.fromhex("550403")  # 2.5.4.3
+_LONGEST_NAME = 64  # RFC 5280, appendix A.1, ub-common-name; messages quote it
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----[ \t]*\r?\n([^-]*)-----END \1-----")
 
 
@@ -161,4 +162,6 @@ def common_name(name: bytes) -> str:
             found = text
     if found is None:
         raise Malformed("a name without a common name")
+    if len(found) > _LONGEST_NAME:
+        raise Malformed(f"a common name of {len(found)} bytes, expected at most {_LONGEST_NAME}")
     return found.decode("ascii", "backslashreplace")

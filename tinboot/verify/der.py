@@ -131,6 +131,8 @@ class Der:
 
 def dotted(oid: bytes) -> str:
     """The text of an object identifier's content; its hex digits where it is none."""
+    if not oid or oid[-1] >= 0x80 or len(oid) > 64:
+        return oid[:64].hex()
     numbers: list[int] = []
     number = 0
     for byte in oid:
@@ -138,7 +140,5 @@ def dotted(oid: bytes) -> str:
         if byte < 0x80:
             numbers.append(number)
             number = 0
-    if not oid or oid[-1] >= 0x80 or len(oid) > 64:
-        return oid[:64].hex()
     first = min(numbers[0] // 40, 2)
     return ".".join(map(str, (first, numbers[0] - 40 * first, *numbers[1:])))
