@@ -199,3 +199,18 @@ def test_a_test_root_is_loud(tmp_path: Path) -> None:
     assert "but by a TEST ROOT" in result.stdout
     assert result.stderr.startswith("WARNING: ")
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_issuers_that_the_user_names_come_before_those_of_the_hosts_table(tmp_path: Path) -> None:
+    evidence = collect(Behaviour(Contents(GENOA)), tmp_path)
+    table = certtable.parse((tmp_path / "certificates").read_bytes())
+    assert table.ask is not None
+    assert table.ark is not None
+    (tmp_path / "chain").write_bytes(stub_chain.pem([table.ask, table.ark]))
+    forged = [bytes((*der[:-1], der[-1] ^ 1)) for der in (table.ask, table.ark)]  # of the same names
+    hostile = table._replace(ask=forged[0], ark=forged[1])
+    (tmp_path / "certificates").write_bytes(certtable.pack(hostile))
+    assert "certificate-signatures" in failed(evidence.verify())
+    named = evidence.verify("--chain", str(tmp_path / "chain"))
+    assert failed(named) == {}
+    assert named.exit_code == 0

@@ -155,7 +155,8 @@ def _endorsements(
     crl: Path | None,
     trust_root: Path | None,
 ) -> Endorsements:
-    offered: list[Certificate] = []
+    # first what the user names: a table is the host's, and the first of a name counts
+    offered: list[Certificate] = [] if chain is None else [*_certificates(chain)]
     own = None if vek is None else _one(vek)
     if certs is not None:
         try:
@@ -172,12 +173,11 @@ def _endorsements(
             "there is no certificate of the report's key",
             "give --vek CERT (AMD's key distribution service has it by chip and TCB), or --certs TABLE",
         )
-    offered += () if chain is None else _certificates(chain)
     pinned: Sequence[roots.Root] = roots.AMD
     if trust_root is not None:
         root = _one(trust_root)
         pinned = (*pinned, roots.test_root(root))
-        offered.append(root)
+        offered.insert(0, root)
         click.echo(
             f"WARNING: trusting the root {root.common_name!r} of {trust_root}, which is not AMD's", err=True
         )
