@@ -1,8 +1,9 @@
 """`tinboot verify report` beside the cryptography that nobody can save, in one run.
 
-    cold       report and certificates as bytes, to an accepted result: beside three certificate signatures
-               (RSA-4096) and the report's (P-384), with keys and numbers already decoded. Once with the keys
-               kept from the last time, as in a process that verifies many; once with keys never seen before
+    cold       report and certificates as bytes, to an accepted result: beside the bare cryptography from the
+               same bytes, three certificate signatures (RSA-4096) and the report's (P-384), whose keys
+               `cryptography.x509` takes out of the certificates. Beside that, for who keeps keys, both with
+               keys decoded before
     cached     the report as bytes, its chain verified before: beside the report's signature alone
     start      `tinboot verify report --help`, every module loaded: beside `import cryptography.x509`
 
@@ -104,6 +105,12 @@ def certificates_alone(given: Evidence) -> Callable[[], None]:
     return run
 
 
+def cryptography_alone(given: Evidence) -> None:
+    """The four signatures from the bytes of certificates and report, every key decoded anew."""
+    certificates_alone(given)()
+    report_alone(given)()
+
+
 def report_alone(given: Evidence) -> Callable[[], None]:
     """One P-384 signature."""
     key = x509.load_der_x509_certificate(given.vcek).public_key()
@@ -149,6 +156,7 @@ def main() -> None:
         "certificates": certificates_alone(given),
         "cold": lambda: accept(given, endorsements_of(given)),
         "new": lambda: accept_with_new_keys(given),
+        "bytes": lambda: cryptography_alone(given),
     }
     took = best(rounds, works, REPEAT)
     bare = took["certificates"] + took["one"]
@@ -163,9 +171,10 @@ def main() -> None:
 
     print(f"\nverifying a report, best of {rounds}")
     print(f"{'':44}{'ms':>10}{'ratio':>9}{'limit':>9}")
-    print(f"{'three RSA-4096 signatures, one P-384':44}{bare:10.3f}")
-    print(f"{'  ours, from bytes':44}{took['cold']:10.3f}{cold:9.2f}{COLD:9}")
-    print(f"{'  ours, from bytes, keys never seen':44}{took['new']:10.3f}{took['new'] / bare:9.2f}{COLD:9}")
+    print(f"{'three RSA-4096, one P-384, from bytes':44}{took['bytes']:10.3f}")
+    print(f"{'  ours, from bytes':44}{took['new']:10.3f}{took['new'] / took['bytes']:9.2f}{COLD:9}")
+    print(f"{'the same with keys decoded before':44}{bare:10.3f}")
+    print(f"{'  ours, with keys decoded before':44}{took['cold']:10.3f}{cold:9.2f}")
     print(f"{'one P-384 signature':44}{took['one']:10.3f}")
     print(f"{'  ours, the chain cached':44}{took['cached']:10.3f}{cached:9.2f}{CACHED:9}")
     print(f"{'import cryptography.x509':44}{took['import']:10.1f}")

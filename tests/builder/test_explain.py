@@ -50,6 +50,10 @@ NEIGHBOURS = {
         with_line(f"{LINE} initrd=initrd\0".encode()),
         "command line: with the firmware's suffix initrd=initrd, not as given",
     ),
+    "host's CPU": (
+        with_vcpu(VCPU._replace(signature=0xA10F11)),
+        "CPU model: the host's own, Genoa (0xa10f11), not EPYC (0x800f12)",
+    ),
     "no kernel hashes": (MEANT._replace(kernel=None), "kernel hashes: off, not on"),
 }
 
@@ -95,3 +99,17 @@ def test_firmware_without_kernel_hashes_is_no_candidate_and_no_failure() -> None
     launched = MEANT._replace(firmware=other[1], digest=other[2], kernel=None)
     found = explain(launched.launch_digest(1), MEANT, 1, others=[other])
     assert [one.what for one in found] == ["firmware", "kernel hashes"]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (" initrd=initrd", "without the firmware's suffix initrd=initrd"),
+        ("\n", "without the line feed at its end"),
+    ],
+)
+def test_a_command_line_that_says_too_much(more: str, expected: str) -> None:
+    """As copied from the guest's /proc/cmdline, or from a file."""
+    meant = with_line(f"{LINE}{more}\0".encode())
+    (found,) = explain(MEANT.launch_digest(1), meant, 1, command_line=LINE + more)
+    assert str(found) == f"command line: {expected}, not as given"

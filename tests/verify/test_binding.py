@@ -220,6 +220,13 @@ def test_a_list_that_is_not_in_force_says_nothing(days: int) -> None:
     )
 
 
+def test_a_list_out_of_date_still_revokes() -> None:
+    """What it names was revoked when it was signed; that it is old makes no "cannot tell" of a "no"."""
+    serial = endorsement().chain[1].serial
+    late = subject(now=NOW + timedelta(days=4000), revocations=revocations(serial))
+    assert isinstance(failures(ask(CHECKS, late))["revocation"], Mismatch)
+
+
 def test_revoked_are_intermediates_alone() -> None:
     chain = endorsement().chain
     require(ask(CHECKS, subject(revocations=revocations(0, chain[2].serial, chain[1].serial + 1))))

@@ -143,6 +143,13 @@ CASES = [
         Contents(committed_tcb=OLD),
         POLICY._replace(provisional_firmware="refuse"),
     ),
+    Case(
+        "tcb-order",
+        Refused,
+        "1.55.10",
+        Contents(committed_version=FirmwareVersion(1, 55, 10)),
+        POLICY._replace(provisional_firmware="refuse"),
+    ),
     Case("firmware", Refused, "1.55.37", Contents(current_version=FirmwareVersion(1, 55, 37),
                                                  committed_version=FirmwareVersion(1, 55, 37))),
     Case("firmware", Refused, "names no firmware", demanded=POLICY._replace(firmware={})),

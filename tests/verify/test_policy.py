@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinboot.formats.errors import Malformed
+from tinboot.formats.errors import Malformed, Refused
 from tinboot.formats.snpreport import FirmwareVersion
 from tinboot.verify import advisories, policy
 from tinboot.verify.checks import Unchecked
@@ -54,9 +54,17 @@ def test_pinned_values_replace_what_the_policy_says() -> None:
     assert isinstance(pinned.report_data, Unchecked)
 
 
+def test_pinned_values_narrow_and_never_widen() -> None:
+    narrow = policy.shipped("baseline").pinned(measurement=b"m" * 48)
+    assert narrow.pinned(measurement=b"m" * 48).measurement == (b"m" * 48,)
+    with pytest.raises(Refused, match="does not allow the measurement"):
+        narrow.pinned(measurement=b"n" * 48)
+
+
 def test_products_can_be_added() -> None:
     allowing = policy.shipped("baseline").allowing("Milan", "Genoa")
     assert allowing.products == ("Genoa", "Turin", "Milan")
+    assert allowing.pinned(host_data=b"h" * 32).changed == ("Milan is allowed", "host_data is pinned")
     everything = allowing._replace(products=Unchecked("x"))
     assert everything.allowing("Milan") == everything
 

@@ -85,7 +85,7 @@ def _varied(
 ) -> Iterator[str]:
     """What `_candidates` tries, in words."""
     yield f"1 to {most} vCPUs"
-    yield "each CPU model"
+    yield "each of QEMU's CPU models, the host's own where it is known"
     yield f"guest features {' '.join(f'{value:#x}' for value in launchspec.FEATURES)}"
     yield "hosts before and after Linux 6.10"
     yield f"VMMs {' '.join(VMMS)}"
@@ -147,6 +147,8 @@ def _signatures(meant: int) -> Iterator[tuple[Difference | None, int]]:
     names: dict[int, list[str]] = {}
     for name, value in vcpumodels.SIGNATURES.items():
         names.setdefault(value, []).append(name)
+    for processor, value in vcpumodels.PROCESSORS.items():
+        names.setdefault(value, []).append(f"the host's own, {processor}")
     for value, listed in names.items():
         if value != meant:
             was = names.get(meant, [f"signature {meant:#x}"])[0]
@@ -164,12 +166,18 @@ def _kernels(meant: LaunchManifest, command_line: str | None) -> Iterator[_Kerne
     if command_line is None:
         return
     text = command_line.encode(errors="surrogateescape")
-    for what, data in (
+    suffix = FIRMWARE_SUFFIX.encode()
+    slips = [
         ("hashed without its NUL", text),
-        (f"with the firmware's suffix{FIRMWARE_SUFFIX}", text + FIRMWARE_SUFFIX.encode() + b"\0"),
-        ("with the suffix and without its NUL", text + FIRMWARE_SUFFIX.encode()),
+        (f"with the firmware's suffix{FIRMWARE_SUFFIX}", text + suffix + b"\0"),
+        ("with the suffix and without its NUL", text + suffix),
         ("with a line feed at its end", text + b"\n\0"),
         ("empty", b"\0"),
-    ):
+    ]
+    if text.endswith(suffix):  # copied from the guest's /proc/cmdline
+        slips.append((f"without the firmware's suffix{FIRMWARE_SUFFIX}", text.removesuffix(suffix) + b"\0"))
+    if text.endswith(b"\n"):
+        slips.append(("without the line feed at its end", text.rstrip(b"\n") + b"\0"))
+    for what, data in slips:
         changed = meant.kernel._replace(command_line=hashlib.sha256(data).digest())
         yield Difference("command line", what, "as given"), changed

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tinboot.formats import kernelhashes, launchdigest, ovmf
-from tinboot.formats.errors import Malformed, Unavailable
+from tinboot.formats import cmdline, kernelhashes, launchdigest, ovmf, vcpumodels
+from tinboot.formats.errors import Malformed, Refused, Unavailable
 from tinboot.formats.launchdigest import Vcpu
 from tinboot.formats.launchmanifest import KernelHashes, LaunchManifest
+from tinboot.formats.launchspec import Measured
 
 
 def read_firmware(path: Path) -> tuple[ovmf.Firmware, bytes]:
@@ -37,6 +38,17 @@ def manifest(firmware: Path, kernel: KernelHashes | None, vcpu: Vcpu) -> LaunchM
     """Of a launch with the image at `firmware`."""
     parsed, digest = read_firmware(firmware)
     return LaunchManifest(parsed, digest, kernel, vcpu)
+
+
+def of(measured: Measured) -> LaunchManifest:
+    """Of what a launch specification says is measured. Raises `Refused` without firmware."""
+    if measured.firmware is None:
+        raise Refused("a launch without firmware has no digest", "name an AmdSev OVMF")
+    hashes = kernel_hashes(
+        Path(measured.kernel), Path(measured.initrd), cmdline.render(measured.command_line)
+    )
+    signature = vcpumodels.SIGNATURES[measured.vcpu_model]
+    return manifest(Path(measured.firmware), hashes, Vcpu(signature, measured.guest_features, measured.vmm))
 
 
 def file_sha256(path: Path) -> bytes:

@@ -17,11 +17,13 @@ from tinboot.formats import kernelhashes, launchdigest, launchmanifest, launchsp
 from tinboot.formats.errors import Malformed, Mismatch, Unavailable
 from tinboot.formats.launchdigest import Vcpu
 from tinboot.formats.launchmanifest import KernelHashes, LaunchManifest
-from tinboot.formats.manifest import Manifest
 from tinboot.host import builddir
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _SHA384 = re.compile("[0-9a-fA-F]{96}")
+#: KVM's most (arch/x86/include/asm/kvm_host.h, KVM_MAX_VCPUS); the launcher starts fewer.
+_MAX_VCPUS = 4096
+
 _DEFAULT = Vcpu(vcpumodels.SIGNATURES[launchspec.DEFAULT_MODEL], launchspec.SNP_ACTIVE)
 
 
@@ -43,12 +45,12 @@ def _counts(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     """`N` or `N..M`."""
     if value is None:
         return None
-    match = re.fullmatch(r"([1-9][0-9]{0,2})(?:\.\.([1-9][0-9]{0,2}))?", value)
+    match = re.fullmatch(r"([1-9][0-9]{0,3})(?:\.\.([1-9][0-9]{0,3}))?", value)
     if match is None:
         raise click.BadParameter(f"{value!r} is neither a count nor a range like 1..64")
     first, last = int(match[1]), int(match[2] or match[1])
-    if not first <= last <= launchspec.MAX_VCPUS:
-        raise click.BadParameter(f"{value} is not within 1..{launchspec.MAX_VCPUS}")
+    if not first <= last <= _MAX_VCPUS:
+        raise click.BadParameter(f"{value} is not within 1..{_MAX_VCPUS}")
     return range(first, last + 1)
 
 
@@ -148,11 +150,13 @@ def command(
         if build is not None:
             if any(file is not None for file in files):
                 raise click.UsageError("BUILD has kernel, initrd and command line: give no others")
-            made = builddir.check(build, builddir.read_manifest(build)).manifest
-            text = made.command_line
-            vcpus = vcpus or range(made.cpus, made.cpus + 1)
-            hashed = _hashes_of(made)
-        found = measure.manifest(ovmf, hashed, _DEFAULT)
+            made = builddir.check(build, builddir.read_manifest(build))
+            spec = builddir.launch_spec(made, {}, ovmf, (), ())
+            text = made.manifest.command_line
+            vcpus = vcpus or range(spec.measured.vcpus, spec.measured.vcpus + 1)
+            found = measure.of(spec.measured)
+        else:
+            found = measure.manifest(ovmf, hashed, _DEFAULT)
         if snp_ovmf_hash is not None:
             found = found._replace(digest=snp_ovmf_hash)
     if vcpus is None:
@@ -186,15 +190,6 @@ def _hashes(kernel: Path | None, initrd: Path | None, append: str | None) -> Ker
             raise click.UsageError("--initrd and --append go with --kernel")
         return None
     return measure.kernel_hashes(kernel, initrd, append or "")
-
-
-def _hashes_of(made: Manifest) -> KernelHashes:
-    """Of a build whose files were compared with its manifest."""
-    return KernelHashes(
-        bytes.fromhex(made.kernel.sha256),
-        bytes.fromhex(made.initrd.sha256),
-        kernelhashes.command_line_digest(made.command_line),
-    )
 
 
 def _signature(name: str | None, value: int | None, parts: tuple[int | None, ...]) -> int | None:

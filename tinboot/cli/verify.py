@@ -163,11 +163,17 @@ def _endorsements(
             table = certtable.parse(_read(certs))
         except Malformed as error:
             raise Malformed(f"{certs}: {error.message}", error.hint) from error
-        for data in (table.ask, table.ark):
-            offered += () if data is None else certificate.read(data)
+        for name, data in (("ASK", table.ask), ("ARK", table.ark)):
+            try:
+                offered += () if data is None else certificate.read(data)
+            except Malformed as error:  # a hint of the host's that may not be needed
+                click.echo(f"note: the {name} in {certs} is passed over: {error.message}", err=True)
         given = table.vlek if report.key_info >> 2 & 7 == _VLEK else table.vcek
         if own is None and given is not None:
-            own = certificate.read(given)[0]
+            try:
+                own = certificate.read(given)[0]
+            except Malformed as error:
+                raise Malformed(f"the report's certificate in {certs}: {error.message}") from error
     if own is None:
         raise Unavailable(
             "there is no certificate of the report's key",
@@ -217,21 +223,26 @@ def _show(result: Appraisal) -> None:
         if isinstance(verdict.outcome, Unchecked):
             _item("unchecked", f"{verdict.id}: {verdict.outcome.reason}")
     _item("pass", ", ".join(verdict.id for verdict in by_kind["pass"]))
-    click.echo(f"advisories, as of {result.data.date}:")
+    refused = "" if result.failure is None else ", NOT VERIFIED"
+    click.echo(f"advisories, as of {result.data.date}{refused}:")
     for finding in result.advisories:
         named = f"{finding.advisory.id} ({finding.advisory.bulletin}, {finding.advisory.name})"
         click.echo(_wrapped(f"  {finding.standing}: {named}: {finding.detail}"))
     claims = result.claims()
     digest = str(claims["measurement"])
     key = "" if result.endorsement is None else f", signed by a {result.endorsement.kind}"
-    click.echo(f"product      {claims['product']}, firmware {claims['firmware']}{key}")
+    click.echo(f"product      {claims['product']}, firmware {claims['firmware']}{key}{refused}")
     click.echo(f"measurement  {digest[:64]}\n             {digest[64:]}")
     if result.failure is None and result.endorsement is not None:
         word = click.style("accepted", fg="green", bold=True)
         real = result.endorsement.root in {root.fingerprint for root in roots.AMD}
-        click.echo(f"{word} by the policy {result.policy.name!r} of {result.policy.date}")
+        changed = "".join(f", {change}" for change in result.policy.changed)
+        click.echo(_wrapped(f"{word} by the policy {result.policy.name!r} of {result.policy.date}{changed}"))
         if not real:
             click.echo("but by a TEST ROOT: nothing of this says that there is a chip of AMD's")
+    elif result.failure is not None:
+        word = click.style("refused", fg="red", bold=True)
+        click.echo(_wrapped(f"{word} with exit code {result.failure.exit_code}"))
 
 
 def _item(kind: str, text: str) -> None:

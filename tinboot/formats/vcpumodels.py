@@ -31,3 +31,14 @@ SIGNATURES = {
     **_versions("EPYC-Genoa", 3, signature(25, 17, 0)),
     **_versions("EPYC-Turin", 2, signature(26, 0, 0)),
 }
+
+#: Processors as `-cpu host` shows them, under which nobody should launch: for `measure --explain` alone.
+#: Steppings as reports and AMD's revision guides of the families name them.
+PROCESSORS = {
+    "Milan-X": signature(25, 1, 2),
+    "Genoa": signature(25, 17, 1),
+    "Genoa-X": signature(25, 17, 2),
+    "Bergamo or Siena": signature(25, 160, 2),
+    "Turin": signature(26, 2, 1),
+    "Turin Dense": signature(26, 17, 0),
+}

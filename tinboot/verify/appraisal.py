@@ -124,7 +124,11 @@ class Appraisal:
             "accepted": failure is None,
             "exit_code": 0 if failure is None else failure.exit_code,
             "at": self.now.isoformat(),
-            "policy": {"name": self.policy.name, "date": self.policy.date},
+            "policy": {
+                "name": self.policy.name,
+                "date": self.policy.date,
+                "changed": list(self.policy.changed),
+            },
             "data": {"date": self.data.date},
             "root": {"sha256": root, "amd": root in {known.fingerprint for known in roots.AMD}},
             "checks": [_verdict(verdict) for verdict in self.verdicts],

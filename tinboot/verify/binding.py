@@ -99,15 +99,15 @@ def revocation(subject: Subject) -> Unchecked | None:
     _, intermediate, root = subject.endorsement.chain
     if revocations.root != root.fingerprint:
         raise Unavailable(f"the revocation list is not of {root.common_name!r}, the root of this report")
+    if intermediate.serial in revocations.serials:  # whatever the time: nothing is taken back from a list
+        raise Mismatch(
+            f"AMD has revoked {intermediate.common_name!r}, serial number {intermediate.serial:#x}"
+        )
     if not revocations.this_update <= now <= revocations.next_update:
         raise Unavailable(
             f"the revocation list holds from {revocations.this_update:%Y-%m-%d %H:%M} to "
             f"{revocations.next_update:%Y-%m-%d %H:%M}, and now is {now:%Y-%m-%d %H:%M}",
             "fetch the current one",
-        )
-    if intermediate.serial in revocations.serials:
-        raise Mismatch(
-            f"AMD has revoked {intermediate.common_name!r}, serial number {intermediate.serial:#x}"
         )
     return None
 

@@ -220,7 +220,7 @@ def vlek_identity(presented: Presented) -> None:
 
 
 CHECKS: tuple[Check[Presented], ...] = (
-    Check("root-pinned", 5, "the root is AMD's, by its digest", root_pinned),
+    Check("root-pinned", 5, "the root is one that is trusted, by its digest", root_pinned),
     Check("signature-parameters", 6, "certificates are signed as AMD signs", signature_parameters),
     Check("certificate-roles", 9, "names, issuers and permitted uses are their roles'", certificate_roles),
     Check("certificate-signatures", None, "each certificate is signed by the next", certificate_signatures),

@@ -164,11 +164,15 @@ def tcb_order(subject: Subject) -> None:
         raise Refused(
             f"committed firmware {report.committed_version} is newer than {report.current_version}, current"
         )
-    provisional = report.committed_tcb != report.current_tcb
+    provisional = (report.committed_tcb, report.committed_version) != (
+        report.current_tcb,
+        report.current_version,
+    )
     if provisional and subject.policy.provisional_firmware == "refuse":
         committed = decode(line, report.committed_tcb)
         raise Refused(
-            f"the firmware is provisional: {current} is current, {committed} committed",
+            f"the firmware is provisional: {report.current_version} ({current}) is current, "
+            f"{report.committed_version} ({committed}) committed",
             "the host can still go back to what is committed; it has to commit",
         )
 
@@ -245,7 +249,7 @@ def trusted(subject: Subject) -> Unchecked | None:
         raise Refused(f"the policy distrusts the provider {subject.csp_id!r}")
     allowed = subject.policy.products
     if isinstance(allowed, Unchecked):
-        return allowed
+        return Unchecked(f"{allowed.reason}; {_MILAN}") if line.name == "Milan" else allowed
     if line.name not in allowed:
         why = f": {_MILAN}" if line.name == "Milan" else ""
         raise Refused(f"the product {line.name} is not allowed{why}", f"--allow-product {line.name} takes it")

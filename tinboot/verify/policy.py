@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal, NamedTuple, TypeVar
 
-from tinboot.formats.errors import Malformed
+from tinboot.formats.errors import Malformed, Refused
 from tinboot.formats.jsonfields import Fields, parse_object
 from tinboot.formats.snpreport import VERSIONS, FirmwareVersion
 from tinboot.formats.snptcb import LINES
@@ -93,6 +93,8 @@ class Policy(NamedTuple):
     launch_mitigations: int | Unchecked
     current_mitigations: int | Unchecked
     distrust: Distrust
+    #: What was changed after reading, for the result to say.
+    changed: tuple[str, ...] = ()
 
     def pinned(
         self,
@@ -101,16 +103,23 @@ class Policy(NamedTuple):
         report_data: bytes | None = None,
         host_data: bytes | None = None,
     ) -> Policy:
-        """The same with these values, and no others, allowed."""
+        """The same with these values, and no others, allowed; raises `Refused` for one that it refuses."""
         given = {"measurement": measurement, "report_data": report_data, "host_data": host_data}
         changes = {name: (value,) for name, value in given.items() if value is not None}
-        return self._replace(**changes)  # type: ignore[arg-type]  # all three are of one type
+        for name, (value,) in changes.items():
+            allowed: tuple[bytes, ...] | Unchecked = getattr(self, name)
+            if not isinstance(allowed, Unchecked) and value not in allowed:
+                raise Refused(f"the policy {self.name!r} does not allow the {name} {value.hex()[:32]}…")
+        notes = (*self.changed, *(f"{name} is pinned" for name in changes))
+        return self._replace(**changes, changed=notes)  # type: ignore[arg-type]  # all three are of one type
 
     def allowing(self, *products: str) -> Policy:
         """The same with these product lines allowed, too."""
         if isinstance(self.products, Unchecked):
             return self
-        return self._replace(products=tuple(dict.fromkeys((*self.products, *products))))
+        added = tuple(product for product in products if product not in self.products)
+        notes = (*self.changed, *(f"{product} is allowed" for product in added))
+        return self._replace(products=(*self.products, *added), changed=notes)
 
 
 def text(profile: str) -> bytes:

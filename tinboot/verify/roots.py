@@ -45,10 +45,10 @@ def intermediate_of(vek: Certificate, offered: Iterable[Certificate]) -> Certifi
             return certificate
     name = common_name(vek.issuer)
     shipped = amd_certificates.INTERMEDIATES.get(name)
-    if shipped is None:
+    if shipped is None or _shipped(shipped).subject != vek.issuer:
         raise Unavailable(
             f"the certificate of {name[:60]!r}, which issued the report's, is not at hand",
-            "give AMD's chain along: --chain FILE",
+            "give the chain along: --chain FILE",
         )
     return _shipped(shipped)
 
@@ -60,8 +60,9 @@ def root_of(intermediate: Certificate, offered: Iterable[Certificate]) -> Certif
             return certificate
     name = common_name(intermediate.issuer)
     for line in LINES:
-        if name == f"ARK-{line.name}":
-            return _shipped(amd_certificates.ROOTS[line.name])
+        root = _shipped(amd_certificates.ROOTS[line.name])
+        if root.subject == intermediate.issuer:
+            return root
     raise Unavailable(
         f"the root {name[:60]!r} is not at hand",
         "give the chain along: --chain FILE",
