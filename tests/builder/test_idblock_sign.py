@@ -81,8 +81,12 @@ def test_signatures_hold(keys: tuple[Path, Path]) -> None:
         st.integers(0, (1 << 32) - 1),
     )
 )
-def test_what_is_packed_is_unpacked(block: IdBlock) -> None:
-    assert idblock.unpack(block.pack()) == block
+def test_each_field_stands_at_its_offset(block: IdBlock) -> None:
+    """Written out, not taken from the code: sev-snp-measure leaves most of them at their defaults."""
+    data = block.pack()
+    numbers = [int.from_bytes(data[start:end], "little") for start, end in ((80, 84), (84, 88), (88, 96))]
+    assert (data[:48], data[48:64], data[64:80]) == (block.digest, block.family, block.image)
+    assert numbers == [1, block.svn, block.policy]
 
 
 @pytest.mark.parametrize(
@@ -92,12 +96,6 @@ def test_what_is_packed_is_unpacked(block: IdBlock) -> None:
 def test_wrong_sizes_are_not_packed(block: IdBlock) -> None:
     with pytest.raises(ValueError, match="an ID block has a digest"):
         block.pack()
-
-
-@pytest.mark.parametrize("data", [b"", bytes(95), bytes(97), bytes(96)])
-def test_no_id_block(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"(an ID block has 96 bytes|version 0)"):
-        idblock.unpack(data)
 
 
 def test_keys_that_the_psp_does_not_know(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Tsm:
             if path.parent.parent == self.entries and rest == ("rb",):
                 self.opened.append(path.name)
                 self.on_open(path.name)
-            return open_(path, *rest, **named)  # type: ignore[call-overload]
+            return open_(path, *rest, **named)  # type: ignore[call-overload]  # passed on as given
 
         monkeypatch.setattr(Path, "mkdir", make)
         monkeypatch.setattr(Path, "rmdir", remove)

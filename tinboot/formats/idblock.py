@@ -46,16 +46,6 @@ class IdBlock(NamedTuple):
         return _BLOCK.pack(self.digest, self.family, self.image, _VERSION, self.svn, self.policy)
 
 
-def unpack(data: bytes) -> IdBlock:
-    """The inverse of `pack`; raises ValueError."""
-    if len(data) != SIZE:
-        raise ValueError(f"an ID block has {SIZE} bytes, not {len(data)}")
-    digest, family, image, version, svn, policy = _BLOCK.unpack(data)
-    if version != _VERSION:
-        raise ValueError(f"version {version} of the ID block, expected {_VERSION}")
-    return IdBlock(digest, policy, family, image, svn)
-
-
 def public_key(x: int, y: int) -> bytes:
     """A P-384 key as the PSP reads it, 1028 bytes."""
     return _KEY.pack(_P384, x.to_bytes(_NUMBER, "little"), y.to_bytes(_NUMBER, "little"))

@@ -177,7 +177,7 @@ def signature_parameters(presented: Presented) -> None:
             raise Mismatch(f"{name!r} states another signature algorithm beside the signature than inside")
     for certificate in (presented.intermediate, presented.root):
         issuer_key(certificate)
-    presented.key  # noqa: B018 raises
+    presented.key  # noqa: B018 - it raises for a key of another kind
 
 
 def certificate_roles(presented: Presented) -> None:

@@ -99,7 +99,7 @@ class Der:
             digits = (b"19" if digits >= b"50" else b"20") + digits
         fields = [int(digits[:4]), *(int(digits[i : i + 2]) for i in range(4, 14, 2))]
         try:
-            moment = datetime(*fields, tzinfo=UTC)  # type: ignore[arg-type,misc]
+            moment = datetime(*fields, tzinfo=UTC)  # type: ignore[arg-type,misc]  # six ints
         except ValueError:
             raise Malformed(f"offset {at:#x}: there is no time {digits.decode()}") from None
         if not short and moment.year < 2050:
