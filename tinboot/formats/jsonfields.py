@@ -92,15 +92,26 @@ class Fields:
 
 def parse_object(where: str, data: bytes, limit: int) -> Fields:
     """The one object that `data` is, at most `limit` bytes of UTF-8; raises `Malformed` otherwise."""
+    return Fields(where, _decode(where, data, limit))
+
+
+def parse_array(where: str, data: bytes, limit: int) -> list[Fields]:
+    """The objects of the one array that `data` is; as `parse_object`."""
+    value = _decode(where, data, limit)
+    if not isinstance(value, list):
+        raise Malformed(f"{where} is {_kind(value)}, expected an array")
+    return [Fields(f"{where}[{at}]", item) for at, item in enumerate(value)]
+
+
+def _decode(where: str, data: bytes, limit: int) -> object:
     if len(data) > limit:
         raise Malformed(f"{where} has {len(data)} bytes, expected at most {limit}")
     try:
-        value = json.loads(
+        return json.loads(
             data.decode(), object_pairs_hook=_once, parse_float=_no_number, parse_constant=_no_number
         )
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{where} is not strict JSON: {error}") from error
-    return Fields(where, value)
 
 
 def _text(where: str, value: object, limit: int) -> str:
