@@ -42,7 +42,7 @@ _HEAD = b"\x01\x33\x00\x01\x30\x00"  # of a block, behind its index
 
 
 class Report(NamedTuple):
-    """`measurements[i]`, 48 bytes, is block i + 1 and what a RIM calls index i. `raw` ends with `signature`."""
+    """`measurements[i]`, 48 bytes, is block i + 1, what a RIM calls index i. `raw` ends with `signature`."""
 
     nonce: bytes
     measurements: tuple[bytes, ...]
