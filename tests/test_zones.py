@@ -56,7 +56,7 @@ ZONES = {
     # test hooks, which run beside the production's; no third party, but what the runner is made of
     "stubs": zone("qemu/stubs", "formats", "stage stubs"),
     # the harness drives the host's side and stands outside of what ships
-    "harness": zone("qemu", "formats builder host cli", "click cryptography rich pytest"),
+    "harness": zone("qemu", "formats builder host cli", "click cryptography lxml rich pytest"),
 }
 
 #: file -> third-party module that this file alone may import beyond its zone.
