@@ -27,9 +27,7 @@ def main() -> None:
         began, spent = time.monotonic(), cpu()
         image.build(
             wanted,
-            chain.mkosi,
-            chain.tools,
-            chain.packages,
+            chain,
             Path(folder),
             lambda step: steps.append((time.monotonic() - began, step)),
         )

@@ -36,9 +36,7 @@ def artefacts() -> tuple[Path, Path, Path]:
     """Firmware, kernel and initrd, from the caches of this checkout."""
     wanted = recipe.this_checkout(archive.distribution_of_machine(), "release")
     chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
-    built = image.build(
-        wanted, chain.mkosi, chain.tools, chain.packages, places.build_folder() / "images", lambda _: None
-    )
+    built = image.build(wanted, chain, places.build_folder() / "images", lambda _: None)
     made = firmware.build(
         places.REPOSITORY, lambda: prepare.firmware_kit(lambda _: None, lambda *_: None), lambda _: None
     )

@@ -57,9 +57,7 @@ def contenders(folder: Path) -> Iterator[Contender]:
     """All of them, with the files they need in `folder`."""
     wanted = recipe.this_checkout(archive.distribution_of_machine(), "release")
     chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
-    built = image.build(
-        wanted, chain.mkosi, chain.tools, chain.packages, places.build_folder() / "images", lambda _: None
-    )
+    built = image.build(wanted, chain, places.build_folder() / "images", lambda _: None)
     root = Disk(built.folder / "root", serial_for(built.verity.root_hash))
     line = cmdline.render(cmdline.CommandLine(hashlib.sha256(CONFIG).hexdigest(), *built.verity))
     config = Disk(config_disk(CONFIG, folder), configdisk.SERIAL)

@@ -29,7 +29,7 @@ def build_image(profile: str) -> Image:
     wanted = recipe.this_checkout(recipe.default_distribution(), profile)
     chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
     folder = places.build_folder() / "images"
-    return image.build(wanted, chain.mkosi, chain.tools, chain.packages, folder, lambda _: None)
+    return image.build(wanted, chain, folder, lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def test_kernels_and_interpreters() -> None:
         packages = re.search(r"^Packages=(\S+)", conf, re.MULTILINE)
         assert packages is not None
         assert f"`{packages[1]}`" in TEXT
-        assert f" {image.PYTHON[name].removeprefix('python')} |" in TEXT
+        assert f" {recipe.PYTHON[name].removeprefix('python')} |" in TEXT
 
 
 def test_how_many_are_kept() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fakemkosi import fake
 
-from tinboot.builder import image, places, recipe, stopping
+from tinboot.builder import image, places, prepare, recipe, stopping
 from tinboot.builder.mkosi import Mkosi
 from tinboot.formats.errors import Refused, Unavailable
 
@@ -21,7 +21,6 @@ from tinboot.formats.errors import Refused, Unavailable
 FAIL = """
 with open(Path(sys.argv[0]).with_name("calls"), "a") as calls:
     calls.write(json.dumps(sys.argv) + "\\n")
-Path(option["output-directory"]).mkdir(parents=True)
 Path(option["output-directory"], "half").write_text("x")
 say("‣ not today")
 sys.exit(1)
@@ -32,8 +31,11 @@ def build(
     tmp_path: Path, tool: Mkosi, repository: Path = places.REPOSITORY, profile: str = "release"
 ) -> image.Image:
     wanted = recipe.Recipe(repository, "debian", profile)
-    tools, packages = tmp_path / "tools", tmp_path / "debs"
-    return image.build(wanted, tool, tools, packages, tmp_path / "images", lambda _: None)
+    python = tmp_path / "python"
+    python.mkdir(exist_ok=True)
+    (python / "pynvml.py").touch()
+    chain = prepare.Toolchain(tool, tmp_path / "tools", tmp_path / "debs", python)
+    return image.build(wanted, chain, tmp_path / "images", lambda _: None)
 
 
 def listing(tmp_path: Path) -> set[str]:

@@ -62,7 +62,7 @@ def test_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def twice(report: mkosi.Report = lambda _: None) -> Iterator[rebuild.Built]:
-    chain = prepare.Toolchain(mkosi.Mkosi(("false",), {}, "27.1", ""), Path("/usr"), Path("/usr"))
+    chain = prepare.Toolchain(mkosi.Mkosi(("false",), {}, "27.1", ""), *[Path("/usr")] * 3)
     return rebuild.twice(recipe.this_checkout("debian", "release"), chain, report)
 
 

@@ -122,7 +122,7 @@ def built(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(name)
     (folder / "root").write_bytes(bytes(4 * 4096))
     packages = (manifest.Package("root", "bash", "1", "amd64", "ab" * 32),)
-    chain = prepare.Toolchain(Mkosi(("false",), {}, "27.1", ""), here, here)
+    chain = prepare.Toolchain(Mkosi(("false",), {}, "27.1", ""), here, here, here)
     monkeypatch.setattr(prepare, "toolchain", lambda *_: chain)
     monkeypatch.setattr(image, "build", lambda *_: Image(folder, Verity("12" * 32, "34" * 32, 2), packages))
     monkeypatch.chdir(here)

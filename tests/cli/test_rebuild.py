@@ -27,7 +27,7 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
         for folder, mask in zip(folders, ("022", "077"), strict=True):
             yield rebuild.Built(folder, {"umask": mask})
 
-    chain = prepare.Toolchain(Mkosi(("false",), {}, "27.1", ""), tmp_path, tmp_path)
+    chain = prepare.Toolchain(Mkosi(("false",), {}, "27.1", ""), tmp_path, tmp_path, tmp_path)
     monkeypatch.setattr(prepare, "toolchain", lambda *_: chain)
     monkeypatch.setattr(rebuild, "twice", twice)
     return folders

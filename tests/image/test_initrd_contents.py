@@ -9,7 +9,7 @@ from posixpath import dirname, join, normpath
 
 from artefacts import Packaged, compiled
 
-from tinboot.builder import image, inventory, modules, places, recipe
+from tinboot.builder import inventory, modules, places, recipe
 from tinboot.builder.image import Image
 from tinboot.formats import cpio
 
@@ -26,7 +26,7 @@ NODES = {"dev/console": (5, 1), "dev/urandom": (1, 9)}
 
 
 def values(wanted: recipe.Recipe) -> dict[str, str]:
-    return {"python": image.PYTHON[wanted.distribution], "triplet": "x86_64-linux-gnu"}
+    return {"python": recipe.PYTHON[wanted.distribution], "triplet": "x86_64-linux-gnu"}
 
 
 def ours(path: str) -> Path | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tinboot.builder import image, inventory, lockfile, mkosi_tool, modules, places, recipe, relock
+from tinboot.builder import inventory, lockfile, mkosi_tool, modules, places, recipe, relock
 
 IMAGES = {"kernel", "initrd", "root"}
 #: Packages with another name in the other distribution.
@@ -88,25 +88,25 @@ def test_ubuntu_is_the_default() -> None:
 @pytest.mark.parametrize("name", recipe.DISTRIBUTIONS)
 def test_inventories_parse(name: str, profile: str) -> None:
     wanted = recipe.this_checkout(name, profile)
-    values = {"python": image.PYTHON[name], "triplet": "x86_64-linux-gnu"}
+    values = {"python": recipe.PYTHON[name], "triplet": "x86_64-linux-gnu"}
     for which in ("initrd", "root"):
         lines = inventory.read(wanted.inventories(which), values)
         texts = [line.text for line in lines]
         assert len(set(texts)) == len(texts)
-        assert any(f"usr/bin/{image.PYTHON[name]}" == text for text in texts)
+        assert any(f"usr/bin/{recipe.PYTHON[name]}" == text for text in texts)
 
 
 def test_the_interpreter_is_the_releases() -> None:
     """Debian's lock names it; Ubuntu 24.04's is 3.12 (its package python3 3.12.3-0ubuntu2)."""
     lock = recipe.read_lock(places.REPOSITORY, "debian")
-    assert image.PYTHON["debian"] in {package.name for package in lock.packages}
-    assert image.PYTHON["ubuntu"] == "python3.12"
+    assert recipe.PYTHON["debian"] in {package.name for package in lock.packages}
+    assert recipe.PYTHON["ubuntu"] == "python3.12"
 
 
 def test_the_initrds_modules_exist_in_python_3_12() -> None:
     """Every file of the standard library that the initrd lists, by name, is one of 3.12 as well."""
     wanted = recipe.this_checkout("ubuntu", "release")
-    values = {"python": image.PYTHON["ubuntu"], "triplet": "x86_64-linux-gnu"}
+    values = {"python": recipe.PYTHON["ubuntu"], "triplet": "x86_64-linux-gnu"}
     lines = inventory.read(wanted.inventories("initrd"), values)
     prefix = "usr/lib/python3.12/"
     files = {line.text.removeprefix(prefix) for line in lines if line.text.startswith(prefix)}

@@ -48,7 +48,7 @@ def ours(path: str) -> Path | None:
 
 
 def lines(wanted: recipe.Recipe) -> list[inventory.Line]:
-    values = {"python": image.PYTHON[wanted.distribution], "triplet": "x86_64-linux-gnu"}
+    values = {"python": recipe.PYTHON[wanted.distribution], "triplet": "x86_64-linux-gnu"}
     return inventory.read(wanted.inventories("root"), values)
 
 

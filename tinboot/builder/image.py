@@ -15,10 +15,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import cache, hashtree, initrd, output, sbom
+from tinboot.builder import cache, hashtree, initrd, output, payload, sbom
 from tinboot.builder.lockfile import Lock
-from tinboot.builder.mkosi import Mkosi, Report
-from tinboot.builder.recipe import Recipe
+from tinboot.builder.mkosi import Report
+from tinboot.builder.prepare import Toolchain
+from tinboot.builder.recipe import PYTHON, Recipe
 from tinboot.formats import erofs, verity
 from tinboot.formats.errors import Malformed, Refused
 from tinboot.formats.manifest import Package
@@ -30,9 +31,6 @@ _IMAGES = ("kernel", "initrd", "root")
 
 #: Images of one name that stay: one of 60 MB for each state of the recipe that is worked on.
 _KEPT = 4
-
-#: The interpreter of each distribution's release, which the finalize scripts find by themselves.
-PYTHON = {"debian": "python3.13", "ubuntu": "python3.12"}
 
 #: The UUID in the root's verity superblock, which nothing reads; the same as mkosi's Seed= for the root.
 ROOT_UUID = "7f2c1d54-0b5a-4a1e-9d55-3d2f6f0c9a01"
@@ -57,11 +55,11 @@ class Image:
         )
 
 
-def build(recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, images: Path, report: Report) -> Image:
+def build(recipe: Recipe, chain: Toolchain, images: Path, report: Report) -> Image:
     """The image of `recipe`, from the cache in `images` if it is there.
 
-    `tools`: the tools tree; `packages`: a folder with the lock's files. Raises `Unavailable` if mkosi
-    fails, with the end of its output and the place of the rest, `Refused` for a path it would split.
+    Raises `Unavailable` if mkosi fails, with the end of its output and the place of the rest, `Refused`
+    for a path it would split.
     """
     for folder in (recipe.repository, images):
         if any(c.isspace() or c in ":,%" for c in str(folder)):
@@ -69,7 +67,7 @@ def build(recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, images: Pat
                 f"mkosi cannot take {str(folder)!r}: a space, colon, comma or percent sign is in it",
                 "move the checkout, or name another folder with TINBOOT_BUILD",
             )
-    final = images / f"{recipe.name}-{recipe.digest(mkosi.version)[:16]}"
+    final = images / f"{recipe.name}-{recipe.digest(chain.mkosi.version)[:16]}"
     with cache.alone(images / f".{recipe.name}.lock", report):
         if final.exists() and not _intact(final):
             report(f"{final.name} was changed since it was made: making it again")
@@ -78,7 +76,7 @@ def build(recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, images: Pat
             cache.prune(images, recipe.name, _KEPT - 1)
             try:
                 with output.scratch(final) as scratch:
-                    _run(recipe, mkosi, tools, packages, scratch, images / f"{recipe.name}.log", report)
+                    _run(recipe, chain, scratch, images / f"{recipe.name}.log", report)
                     _complete(recipe, scratch / "mkosi", scratch / "image")
                     (scratch / "image").replace(final)
             except OSError as error:
@@ -100,21 +98,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _run(
-    recipe: Recipe, mkosi: Mkosi, tools: Path, packages: Path, scratch: Path, log: Path, report: Report
-) -> None:
+def _run(recipe: Recipe, chain: Toolchain, scratch: Path, log: Path, report: Report) -> None:
     """mkosi's outputs, under its names, into `scratch`/mkosi."""
     options = [
         f"--directory={recipe.repository}",
         f"--distribution={recipe.distribution}",
         *(["--profile=debug"] if recipe.profile == "debug" else []),
-        f"--tools-tree={tools}",
-        f"--package-directory={packages}",
+        f"--tools-tree={chain.tools}",
+        f"--package-directory={chain.packages}",
         f"--package-cache-directory={scratch / 'cache'}",
         f"--output-directory={scratch / 'mkosi'}",
     ]
     (scratch / "cache").mkdir()
-    mkosi.build(options, sources="", scratch=scratch, log=log, network=False, report=report)
+    (scratch / "mkosi").mkdir()
+    payload.stage(scratch / "mkosi" / payload.FOLDER, chain.python)
+    chain.mkosi.build(options, sources="", scratch=scratch, log=log, network=False, report=report)
 
 
 def _complete(recipe: Recipe, made: Path, folder: Path) -> None:

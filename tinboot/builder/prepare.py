@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import archive, cache, lockfile, mkosi_tool, packages, places, recipe, toolstree
+from tinboot.builder import archive, cache, lockfile, mkosi_tool, packages, payload, places, recipe, toolstree
 from tinboot.builder.lockfile import Lock, Package
 from tinboot.builder.mkosi import Mkosi, Report
 from tinboot.formats.errors import Unavailable
@@ -23,11 +25,13 @@ TREES = ("tools", "firmware")
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """`tools`: the tools tree; `packages`: the folder with the files of the images' lock."""
+    """`tools`: the tools tree; `packages`: the folder with the files of the images' lock; `python`: NVIDIA's
+    Python packages, as the root takes them (payload.py)."""
 
     mkosi: Mkosi
     tools: Path
     packages: Path
+    python: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ def toolchain(distribution: str, report: Report, progress: Progress) -> Toolchai
     """Fetches what is missing, makes the tools tree if it is not there. Raises `Unavailable`."""
     mkosi = mkosi_tool.find_mkosi()
     tools = tree("tools", mkosi, report, progress)
-    return Toolchain(mkosi, tools, locked_packages(distribution, mkosi, report, progress))
+    packages = locked_packages(distribution, mkosi, report, progress)
+    return Toolchain(mkosi, tools, packages, python_packages(distribution, report, progress))
 
 
 def firmware_kit(report: Report, progress: Progress) -> FirmwareKit:
@@ -66,7 +71,7 @@ def locked_packages(name: str, mkosi: Mkosi, report: Report, progress: Progress)
     def snapshot(missing: list[Package], target: Path) -> None:
         gone = ", ".join(f"{package.name} {package.version}" for package in missing)
         report(f"not on this machine's mirrors: {gone}; trying the snapshot of {lock.stamp}")
-        _from_snapshot(name, lock, mkosi, target, report)
+        _from_snapshot(name, lock, mkosi, target, report, progress)
 
     with cache.alone(folder.with_name(f".{name}.lock"), report):
         packages.fetch(
@@ -104,12 +109,34 @@ def firmware_sources(report: Report, progress: Progress) -> tuple[Path, ...]:
     return tuple(folder / source.file for source in lock.packages)
 
 
-def _from_snapshot(name: str, lock: Lock, mkosi: Mkosi, target: Path, report: Report) -> None:
+def python_packages(distribution: str, report: Report, progress: Progress) -> Path:
+    """NVIDIA's Python for the interpreter of the distribution's release, each wheel by its SHA-256."""
+    return _stand_in(recipe.PYTHON[distribution], report, progress)
+
+
+def _stand_in(python: str, _report: Report, _progress: Progress) -> Path:
+    folder = places.build_folder() / "python" / python
+    if not (folder / "pynvml.py").exists():
+        digest = "959bf4adf6fe1308e4bd739e722236b0d1ec8392e2cefad33ff70c311380b9b6\n"
+        with tempfile.TemporaryDirectory() as scratch:
+            listed = Path(scratch, "lock")
+            listed.write_text(wheel)
+            folder.mkdir(parents=True, exist_ok=True)
+            pip = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+            pip += ["--only-binary=:all:", f"--target={folder}", f"--requirement={listed}"]
+            subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
+    return folder
+
+
+def _from_snapshot(
+    name: str, lock: Lock, mkosi: Mkosi, target: Path, report: Report, progress: Progress
+) -> None:
     """Has mkosi build from its `Snapshot=` of the lock's stamp, for the packages that it downloads."""
     with tempfile.TemporaryDirectory(prefix="tinboot-snapshot-") as folder:
         options = [*image_options(name), f"--snapshot={lock.stamp}"]
         try:
-            downloaded = download(mkosi, options, None, Path(folder), report)
+            python = None if name in TREES else python_packages(name, report, progress)
+            downloaded = download(mkosi, options, None, Path(folder), report, python)
         except Unavailable as error:
             report(error.message.splitlines()[-1].strip())
             return
@@ -130,14 +157,17 @@ def image_options(name: str) -> list[str]:
 
 
 def download(
-    mkosi: Mkosi, options: list[str], sources: str | None, folder: Path, report: Report
+    mkosi: Mkosi, options: list[str], sources: str | None, folder: Path, report: Report, python: Path | None
 ) -> list[Path]:
     """Runs a networked mkosi build in `folder`, for the packages that it fetches.
 
-    `sources`: apt sources, or None for mkosi's own.
+    `sources`: apt sources, or None for mkosi's own; `python`: for an image's, as in `Toolchain`.
     """
     cache = folder / "cache"
     cache.mkdir()
+    if python is not None:
+        (folder / "output").mkdir()
+        payload.stage(folder / "output" / payload.FOLDER, python)
     mkosi.build(
         [*options, f"--package-cache-directory={cache}", f"--output-directory={folder / 'output'}"],
         sources=sources,

@@ -122,6 +122,7 @@ def _build(
         given / "python": Path(sys.prefix),
         given / "tools": chain.tools.resolve(),
         given / "packages": chain.packages.resolve(),
+        given / "nvidia": chain.python.resolve(),
     } | ({given / "mkosi": Path(module)} if module else {})
     if module:
         environment["PYTHONPATH"] = str(given / "mkosi")
@@ -132,6 +133,7 @@ def _build(
         "mkosi": [list(chain.mkosi.command), environment, chain.mkosi.version, chain.mkosi.origin],
         "tools": str(given / "tools"),
         "packages": str(given / "packages"),
+        "nvidia": str(given / "nvidia"),
         "images": str(images),
         "umask": conditions.umask,
     }
@@ -248,9 +250,12 @@ def _child(request: str) -> None:
     seen = _seen()
     made = image.build(
         recipe.Recipe(Path(r["repository"]), r["distribution"], r["profile"]),
-        Mkosi(tuple(command), environment, version, origin),
-        Path(r["tools"]),
-        Path(r["packages"]),
+        Toolchain(
+            Mkosi(tuple(command), environment, version, origin),
+            Path(r["tools"]),
+            Path(r["packages"]),
+            Path(r["nvidia"]),
+        ),
         Path(r["images"]),
         lambda step: print(step, flush=True),
     )

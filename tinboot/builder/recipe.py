@@ -12,6 +12,9 @@ from tinboot.formats.errors import Refused, Unavailable
 DISTRIBUTIONS = ("debian", "ubuntu")
 PROFILES = ("release", "debug")
 
+#: The interpreter of each distribution's release, which the finalize scripts find by themselves.
+PYTHON = {"debian": "python3.13", "ubuntu": "python3.12"}
+
 #: Everything in the repository that reaches an image, relative to it.
 _INPUTS = (
     "initrd-hooks",
@@ -26,9 +29,11 @@ _INPUTS = (
     "tinboot/builder/inventory.py",
     "tinboot/builder/initrd.py",
     "tinboot/builder/modules.py",
+    "tinboot/builder/payload.py",
     "tinboot/builder/sbom.py",
     "tinboot/formats",
     "tinboot/guest",
+    "tinboot/verify",
 )
 
 

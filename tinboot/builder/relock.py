@@ -30,7 +30,8 @@ SUITES: dict[str, dict[Kind, tuple[str, ...]]] = {
     "ubuntu": {"ubuntu": ("{}", "{}-updates"), "ubuntu-security": ("{}-security",)},
 }
 
-COMPONENTS = {"debian": "main", "ubuntu": "main restricted universe"}
+#: Beside main: where NVIDIA's libraries and programs are. mkosi.conf.d names the same.
+COMPONENTS = {"debian": "main contrib non-free", "ubuntu": "main restricted universe"}
 
 
 def sources(distribution: str, release: str, mirrors: Mapping[Kind, str]) -> str:

@@ -42,7 +42,7 @@ def command(config: Path, output: Path | None, distribution: str | None, profile
         chain = prepare.toolchain(wanted.distribution, shown.note, shown.count)
         shown.step(f"Building {wanted.name}")
         images = places.build_folder() / "images"
-        made = image.build(wanted, chain.mkosi, chain.tools, chain.packages, images, shown.note)
+        made = image.build(wanted, chain, images, shown.note)
         shown.step(f"Writing {final}")
         built = assemble.assemble(config, made, wanted, chain.mkosi, final)
     click.echo(built.dump().decode() if as_json else _summary(built, final), nl=not as_json)

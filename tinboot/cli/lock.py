@@ -44,7 +44,9 @@ def _renew(name: str, distribution: str, mkosi: Mkosi, shown: Progress) -> None:
     with tempfile.TemporaryDirectory(prefix="tinboot-lock-") as folder:
         sources = relock.sources(distribution, release, mirrors)
         options = prepare.image_options(name)
-        debs = prepare.download(mkosi, options, sources, Path(folder), shown.note)
+        images = name not in prepare.TREES
+        python = prepare.python_packages(name, shown.note, shown.count) if images else None
+        debs = prepare.download(mkosi, options, sources, Path(folder), shown.note, python)
         lock = relock.lock_of(distribution, release, mirrors, debs, Path(folder) / "apt")
     path = places.lock_file(name)
     for line in changes(_former(name), lock):
