@@ -117,7 +117,8 @@ def python_packages(distribution: str, report: Report, progress: Progress) -> Pa
 def _stand_in(python: str, _report: Report, _progress: Progress) -> Path:
     folder = places.build_folder() / "python" / python
     if not (folder / "pynvml.py").exists():
-        digest = "959bf4adf6fe1308e4bd739e722236b0d1ec8392e2cefad33ff70c311380b9b6\n"
+        digest = "959bf4adf6fe1308e4bd739e722236b0d1ec8392e2cefad33ff70c311380b9b6"
+        wheel = f"nvidia-ml-py==13.615.71 --hash=sha256:{digest}\n"
         with tempfile.TemporaryDirectory() as scratch:
             listed = Path(scratch, "lock")
             listed.write_text(wheel)
