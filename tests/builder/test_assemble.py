@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tinboot.builder import assemble, places, stopping
+from tinboot.builder import assemble, output, places, stopping
 from tinboot.builder.image import Image
 from tinboot.builder.mkosi import Mkosi
 from tinboot.builder.recipe import Recipe
@@ -86,7 +86,7 @@ def test_a_former_build_is_replaced(
     config: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
     if not exchange:
-        monkeypatch.setattr(assemble, "_exchange", lambda _one, _other: False)
+        monkeypatch.setattr(output, "_exchange", lambda _one, _other: False)
     run(config, image, tmp_path / "x.build")
     (tmp_path / "x.build/more").touch()
     config.write_bytes(CONFIG.replace(b"cpus: 2", b"cpus: 4"))
@@ -115,7 +115,7 @@ def test_anything_else_is_not(config: Path, image: Image, tmp_path: Path, there:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), stopping.Stopped(15)])
-@pytest.mark.parametrize("moment", ["_link", "_replace", "_exchange"])
+@pytest.mark.parametrize("moment", ["_link", "replace_folder", "_exchange"])
 def test_what_goes_wrong_leaves_the_former_build(
     config: Path,
     image: Image,
@@ -130,7 +130,7 @@ def test_what_goes_wrong_leaves_the_former_build(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(assemble, moment, fail)
+    monkeypatch.setattr(assemble if moment == "_link" else output, moment, fail)
     with pytest.raises((Unavailable, stopping.Stopped)) as caught:
         run(config, image, tmp_path / "x.build")
     if isinstance(caught.value, Unavailable):
@@ -143,7 +143,7 @@ def test_without_exchange_the_former_one_comes_back(
     config: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(config, image, tmp_path / "x.build")
-    monkeypatch.setattr(assemble, "_exchange", lambda _one, _other: False)
+    monkeypatch.setattr(output, "_exchange", lambda _one, _other: False)
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:

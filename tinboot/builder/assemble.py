@@ -9,8 +9,6 @@ manifest.json                what all of it is (tinboot/formats/manifest.py)
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import hashlib
 import os
 import shutil
@@ -26,9 +24,6 @@ from tinboot.formats.halt import Refusal
 
 #: The second that every time stamp in an image is; mkosi.conf's SourceDateEpoch=, and a test compares.
 SOURCE_DATE_EPOCH = 1756857600
-
-#: renameat2(2): relative to the current folder; swap the two names (linux/fcntl.h, linux/fs.h).
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 _FROM_IMAGE = ("kernel", "initrd", "root", "kernel.cdx.json", "initrd.cdx.json", "root.cdx.json")
 
@@ -91,7 +86,7 @@ def assemble(path: Path, image: Image, recipe: Recipe, mkosi: Mkosi, final: Path
             (folder / manifest.FILE).write_bytes(described.dump())
             for made in folder.iterdir():
                 output.sync(made)
-            _replace(folder, final)
+            output.replace_folder(folder, final)
         except OSError as error:
             raise output.unavailable(error, final) from error
     return described
@@ -121,31 +116,3 @@ def _link(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # another file system
         shutil.copyfile(source, target)
-
-
-def _replace(made: Path, final: Path) -> None:
-    """Gives the folder its final name in one step; a former build stands in `made` afterwards."""
-    made.chmod(0o755)
-    if not os.path.lexists(final):
-        made.rename(final)
-    elif not _exchange(made, final):
-        # a file system that cannot exchange two names: for a moment there is none
-        former = made.with_name("former")
-        final.rename(former)
-        try:
-            made.rename(final)
-        except BaseException:
-            former.rename(final)
-            raise
-    output.sync(final.parent)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two names; False where the file system cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS):
-        return False
-    raise OSError(number, os.strerror(number), str(other))

@@ -6,6 +6,7 @@ directory goes away however the work ends, SIGINT, SIGTERM and SIGHUP included (
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -17,6 +18,9 @@ from pathlib import Path
 from tinboot.formats.errors import Refused, TinbootError, Unavailable
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+#: renameat2(2): relative to the current folder; swap the two names (linux/fcntl.h, linux/fs.h).
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
@@ -84,6 +88,23 @@ def _move_new(made: Path, final: Path) -> None:
         made.unlink()
 
 
+def replace_folder(made: Path, final: Path) -> None:
+    """Gives the folder its final name in one step; a former one stands in `made` afterwards."""
+    made.chmod(0o755)
+    if not os.path.lexists(final):
+        made.rename(final)
+    elif not _exchange(made, final):
+        # a file system that cannot exchange two names: for a moment there is none
+        former = made.with_name("former")
+        final.rename(former)
+        try:
+            made.rename(final)
+        except BaseException:
+            former.rename(final)
+            raise
+    sync(final.parent)
+
+
 def sync(path: Path) -> None:
     """Waits until a file's or a directory's content is on the disk."""
     fd = os.open(path, os.O_RDONLY)
@@ -91,3 +112,14 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two names; False where the file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
