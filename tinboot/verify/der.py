@@ -1,4 +1,4 @@
-"""Reads DER (ITU-T X.690), the subset that certificates and revocation lists of AMD's are written in.
+"""Reads DER (ITU-T X.690), the subset that certificates, revocation lists and OCSP responses are written in.
 
 Strict: one encoding for each value, every byte accounted for, else `Malformed` with the offset in the file.
 Why not a library's reader: every VCEK has serial number 0, which the one at hand warns of and says that it
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from tinboot.formats.errors import Malformed
 
-BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OID = 0x01, 0x02, 0x03, 0x04, 0x06
+BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OID, ENUMERATED = 0x01, 0x02, 0x03, 0x04, 0x06, 0x0A
 UTF8, PRINTABLE, IA5, UTC_TIME, GENERALIZED_TIME = 0x0C, 0x13, 0x16, 0x17, 0x18
 SEQUENCE, SET = 0x30, 0x31
 
@@ -62,10 +62,10 @@ class Der:
         if self.at != self.end:
             raise Malformed(f"offset {self.at:#x}: {self.end - self.at} bytes too many")
 
-    def integer(self) -> int:
-        """A non-negative INTEGER in its shortest form."""
+    def integer(self, tag: int = INTEGER) -> int:
+        """A non-negative INTEGER, or an ENUMERATED or an implicit `tag` of one, in its shortest form."""
         at = self.at
-        content = self.content(INTEGER)
+        content = self.content(tag)
         if not content or (len(content) > 1 and content[0] == 0 and content[1] < 0x80):
             raise Malformed(f"offset {at:#x}: an integer that is not in its shortest form")
         if content[0] & 0x80:
@@ -91,6 +91,17 @@ class Der:
         """UTCTime up to 2049, GeneralizedTime from then on, to the second (RFC 5280, 4.1.2.5)."""
         at = self.at
         short = self.next_is(UTC_TIME)
+        moment = self._moment(short)
+        if not short and moment.year < 2050:
+            raise Malformed(f"offset {at:#x}: a time before 2050 that is not in its shortest form")
+        return moment
+
+    def generalized_time(self) -> datetime:
+        """GeneralizedTime whatever the year, to the second: what OCSP has throughout (RFC 6960, 4.2.1)."""
+        return self._moment(short=False)
+
+    def _moment(self, short: bool) -> datetime:
+        at = self.at
         content = self.content(UTC_TIME if short else GENERALIZED_TIME)
         digits = content[:-1]
         if content[-1:] != b"Z" or not digits.isdigit() or len(digits) != (12 if short else 14):
@@ -99,12 +110,9 @@ class Der:
             digits = (b"19" if digits >= b"50" else b"20") + digits
         fields = [int(digits[:4]), *(int(digits[i : i + 2]) for i in range(4, 14, 2))]
         try:
-            moment = datetime(*fields, tzinfo=UTC)  # type: ignore[arg-type,misc]  # six ints
+            return datetime(*fields, tzinfo=UTC)  # type: ignore[arg-type,misc]  # six ints
         except ValueError:
             raise Malformed(f"offset {at:#x}: there is no time {digits.decode()}") from None
-        if not short and moment.year < 2050:
-            raise Malformed(f"offset {at:#x}: a time before 2050 that is not in its shortest form")
-        return moment
 
     def _next(self, tag: int) -> tuple[int, int]:
         """Where the content of the next element begins and ends."""

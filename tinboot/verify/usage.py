@@ -14,8 +14,8 @@ _SIGNS_DATA, _SIGNS_CERTIFICATES = 0x80, 0x04
 
 def leaf(certificate: Certificate) -> None:
     """Raises `Mismatch` if it may sign certificates. AMD's VCEKs and VLEKs say nothing of all this."""
-    authority, _ = _constraints(certificate)
-    usage = _usage(certificate)
+    authority, _ = constraints(certificate)
+    usage = key_usage(certificate)
     if authority or (usage is not None and usage != _SIGNS_DATA):
         raise Mismatch(f"{certificate.common_name!r} may sign certificates, or cannot sign data")
 
@@ -23,18 +23,18 @@ def leaf(certificate: Certificate) -> None:
 def authority(certificate: Certificate, below: int | None) -> None:
     """Raises `Mismatch` unless it may sign certificates, `below` authorities under it (None: any number)."""
     name = certificate.common_name
-    found, length = _constraints(certificate)
+    found, length = constraints(certificate)
     if not found or not any(e.critical for e in certificate.extensions if e.oid == BASIC_CONSTRAINTS):
         raise Mismatch(f"{name!r} is not marked as an authority")
     if length != below:
         raise Mismatch(f"{name!r} allows another number of authorities below it than AMD's does")
-    if not (_usage(certificate) or 0) & _SIGNS_CERTIFICATES:
+    if not (key_usage(certificate) or 0) & _SIGNS_CERTIFICATES:
         raise Mismatch(f"{name!r} may not sign certificates")
 
 
-def _constraints(certificate: Certificate) -> tuple[bool, int | None]:
+def constraints(certificate: Certificate) -> tuple[bool, int | None]:
     """Whether it is an authority, and how many may stand below it."""
-    value = _extension(certificate, BASIC_CONSTRAINTS)
+    value = extension_of(certificate, BASIC_CONSTRAINTS)
     if value is None:
         return False, None
     reader = Der(value)
@@ -46,9 +46,9 @@ def _constraints(certificate: Certificate) -> tuple[bool, int | None]:
     return found, length
 
 
-def _usage(certificate: Certificate) -> int | None:
+def key_usage(certificate: Certificate) -> int | None:
     """The first byte of the bits. A second one, for decipherOnly, is none of AMD's."""
-    value = _extension(certificate, KEY_USAGE)
+    value = extension_of(certificate, KEY_USAGE)
     if value is None:
         return None
     if len(value) != 4 or value[:2] != b"\x03\x02" or value[2] > 7:
@@ -56,5 +56,5 @@ def _usage(certificate: Certificate) -> int | None:
     return value[3]
 
 
-def _extension(certificate: Certificate, oid: bytes) -> bytes | None:
+def extension_of(certificate: Certificate, oid: bytes) -> bytes | None:
     return next((extension.value for extension in certificate.extensions if extension.oid == oid), None)
