@@ -18,8 +18,10 @@ MS_NOEXEC = 8
 MS_REMOUNT = 32
 MS_BIND = 4096
 MS_MOVE = 8192
+MS_REC = 16384
 
 _FINIT_MODULE = 313  # arch/x86/entry/syscalls/syscall_64.tbl
+_NEW_MOUNTS = 0x20000  # include/uapi/linux/sched.h: CLONE_NEWNS
 _CAPBSET_DROP = 24  # include/uapi/linux/prctl.h: PR_CAPBSET_DROP
 _SYS_MODULE = 16  # include/uapi/linux/capability.h: CAP_SYS_MODULE
 _POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h
@@ -68,15 +70,24 @@ class Kernel:
         os.chroot(".")
         os.chdir("/")
 
+    def own_mounts(self) -> None:
+        """What this process mounts from now on, no other sees."""
+        if self._libc.unshare(ctypes.c_int(_NEW_MOUNTS)):
+            raise self._error("CLONE_NEWNS")
+
+    def chroot(self, path: str) -> None:
+        os.chroot(path)
+        os.chdir("/")
+
     def forgo_modules(self) -> None:
         """What this process executes, and all that it starts, can load no kernel module any more."""
         if self._libc.prctl(_CAPBSET_DROP, ctypes.c_ulong(_SYS_MODULE), 0, 0, 0):
             raise self._error("CAP_SYS_MODULE")
 
-    def execute(self, path: str, environment: dict[str, str]) -> NoReturn:
-        """Becomes the program at `path`, with the priority that any program has."""
+    def execute(self, words: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
+        """Becomes the program at `words[0]`, with the priority that any program has."""
         os.setpriority(os.PRIO_PROCESS, 0, 0)
-        os.execve(path, [path], environment)  # no shell is the point
+        os.execve(words[0], words, environment)  # no shell is the point
 
     def power_off(self) -> NoReturn:
         """Ends the machine. Where ACPI cannot: restart, and at last PID 1's death, a panic (panic=-1)."""

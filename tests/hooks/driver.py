@@ -18,7 +18,7 @@ class EndingKernel(FakeKernel):
     def power_off(self) -> NoReturn:
         os._exit(POWERED_OFF)
 
-    def execute(self, path: str, environment: dict[str, str]) -> NoReturn:
+    def execute(self, words: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
         os._exit(0)
 
 

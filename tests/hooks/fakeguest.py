@@ -61,8 +61,8 @@ class FakeKernel(Kernel):
     def forgo_modules(self) -> None:
         self._note("forgo_modules")
 
-    def execute(self, path: str, environment: dict[str, str]) -> NoReturn:
-        self._note("execute", path, environment)
+    def execute(self, words: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
+        self._note("execute", words, environment)
         raise Executed
 
     def ioctl(self, path: str, request: int, buffer: bytearray) -> None:

@@ -24,9 +24,9 @@ class LookingKernel(FakeKernel):
         if flags & 32:
             self.sealed = {p.name: p.read_text() for p in self.guest.sealed.iterdir()}
 
-    def execute(self, path: str, environment: dict[str, str]) -> None:  # type: ignore[override]
+    def execute(self, words: tuple[str, ...], environment: dict[str, str]) -> None:  # type: ignore[override]
         # closerange ran: nothing of the test may be open above 2 but what the stand-in below left
-        super().execute(path, environment)
+        super().execute(words, environment)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_switches(ready: Guest) -> None:
         ),
         ("enter", sysroot),
         ("forgo_modules",),
-        ("execute", "/usr/lib/systemd/systemd", {"TERM": "dumb"}),
+        ("execute", ("/usr/lib/systemd/systemd",), {"TERM": "dumb"}),
     ]
 
 

@@ -15,7 +15,7 @@ from tinboot.formats import bootlog, halt
 
 ROOT = Path(__file__).parents[2]
 GOOD = "def run(state):\n    return {'n': len(state.passed)}\n"
-LAST = "def run(state):\n    state.kernel.execute('init', {})\n"
+LAST = "def run(state):\n    state.kernel.execute(('init',), {})\n"
 FLAGS = "processor\t: 0\nflags\t\t: fpu rdrand sse2\n"
 
 

@@ -159,7 +159,7 @@ def test_the_roots_init_has_the_usual_priority() -> None:
     script = (
         "import os, sys; sys.path.append(sys.argv[1]); os.setpriority(os.PRIO_PROCESS, 0, -20)\n"
         "from stage.kernel import Kernel\n"
-        "Kernel().execute('/usr/bin/nice', {})"
+        "Kernel().execute(('/usr/bin/nice',), {})"
     )
     if os.geteuid() != 0:
         pytest.skip("only root may raise a priority")

@@ -48,6 +48,10 @@ class Subject(NamedTuple):
         return self.limits.now
 
 
+class Absent(Unavailable):
+    """An answer that the policy demands was not given."""
+
+
 def report_signature(subject: Subject) -> None:
     """ECDSA with P-384 and SHA-384 over request and response; DSP0274 1.1: r and s, big-endian, no DER."""
     signature = subject.report.signature
@@ -95,7 +99,7 @@ def revocation(subject: Subject) -> Unchecked | None:
         return None
     if isinstance(subject.policy.revocation, Unchecked):
         return subject.policy.revocation
-    raise Unavailable(
+    raise Absent(
         f"no OCSP answer about {' and '.join(map(repr, absent))}, and the policy demands it",
         "give NVIDIA's responses along: tinboot gpu verify takes --ocsp FILE, once for each",
     )

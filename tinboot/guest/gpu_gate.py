@@ -1,0 +1,118 @@
+"""The GPU gate: no GPU takes work before all of them were verified, or the machine ends.
+
+Started by the hook 40-gpu in the verified root, before anything else of the root runs. In this order:
+
+    what the image knows of GPUs, and the clock, are looked at         gpu_image.py
+    device nodes, and the daemon that keeps the GPUs' sessions         gpu_devices.py
+    state and evidence, collected once, for a nonce of this moment     nvml.py
+    every GPU verified, by every verifier that the config names        gpu_verdict.py
+    the ready state set, and read back                                 nvml.py
+
+The outcome goes to descriptor 3 (formats/gpugate.py): a refusal with its reason, or what was verified.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from tinboot.formats import gpuevidence, gpugate, gpureport
+from tinboot.formats.gpugate import Job, Outcome
+from tinboot.formats.halt import Refusal
+from tinboot.guest import gpu_devices, gpu_image, gpu_verdict, nv_verifier, nvml
+from tinboot.guest.attended import Attendance, Broken, Overdue, Work, attend
+from tinboot.guest.gpu_devices import Daemon
+
+
+class Places(NamedTuple):
+    """Where things lie in the verified root."""
+
+    folder: Path = Path(gpugate.FOLDER)
+    second: nv_verifier.Place = nv_verifier.Place()
+    daemon: Daemon = Daemon()
+    devices: Path = Path("/proc/devices")
+    nodes: Path = Path("/dev")
+
+
+class Deadlines(NamedTuple):
+    """Seconds. Those of calls that touch each GPU grow with the number of GPUs, as NVML may take turns.
+
+    A GPU's first initialisation, in the daemon, boots its firmware: 4 to 7 s have been seen (docs/gpu.md).
+    """
+
+    daemon: float = 20
+    daemon_each: float = 30
+    call: float = 20
+    call_each: float = 5
+
+
+def gate(job: Job, places: Places, deadlines: Deadlines, now: datetime) -> Outcome:
+    """What passed; raises `Refusal`."""
+    image = gpu_image.read(places.folder)
+    gpu_image.check_clock(image.reference_values, now)
+    ocsp = gpu_image.read_ocsp(Path(job.ocsp)) if job.ocsp else ()
+    gpu_devices.make_nodes(places.devices.read_text("ascii"), job.gpus, places.nodes)
+    gpu_devices.start_daemon(places.daemon, deadlines.daemon + deadlines.daemon_each * job.gpus)
+    nonce = os.urandom(gpureport.NONCE)
+    collected = _collect(job, nonce, deadlines)
+    verdict = gpu_verdict.decide(job, image, ocsp, collected, nonce, now, places.second)
+    _set_ready(job, deadlines)
+    files = {gpugate.EVIDENCE_FILE: gpuevidence.render(verdict.evidence), gpugate.CLAIMS_FILE: verdict.claims}
+    found = {
+        "gpus": job.gpus,
+        "architecture": job.architecture,
+        "driver": collected.driver_version,
+        "nonce": nonce.hex(),
+        "reference_values": sha256(image.raw).hexdigest(),
+        "verifiers": list(job.verifiers),
+        "revocation": job.revocation,
+        "ready": 1,
+    }
+    return Outcome((), found, {name: data.decode() for name, data in files.items()})
+
+
+def _collect(job: Job, nonce: bytes, deadlines: Deadlines) -> nvml.Collected:
+    def work(attendance: Attendance) -> object:
+        return nvml.pack(nvml.collect(nvml.Nvml(attendance), job.gpus, job.architecture, nonce))
+
+    return nvml.unpack(_attend(work, job, deadlines))
+
+
+def _set_ready(job: Job, deadlines: Deadlines) -> None:
+    _attend(lambda attendance: nvml.set_ready(nvml.Nvml(attendance)), job, deadlines)
+
+
+def _attend(work: Work, job: Job, deadlines: Deadlines) -> object:
+    seconds = deadlines.call + deadlines.call_each * job.gpus
+    try:
+        return attend(work, lambda name: seconds, seconds)
+    except Overdue as overdue:
+        raise Refusal("gpu-nvml-timeout", str(overdue)) from overdue
+    except Broken as broken:
+        raise Refusal("gpu-nvml-failed", f"the process that calls NVML: {broken}") from broken
+
+
+def outcome(data: bytes, places: Places, deadlines: Deadlines, now: datetime) -> Outcome:
+    """As `gate`, of the job as it came; whatever is wrong becomes the outcome."""
+    try:
+        return gate(gpugate.parse_job(data), places, deadlines, now)
+    except Refusal as refusal:
+        return Outcome((refusal.reason, refusal.detail), {}, {})
+    except Exception as error:  # a bug, which must not look like a verdict
+        return Outcome(("gpu-gate-failed", f"{type(error).__name__}: {error}"), {}, {})
+
+
+def main() -> None:
+    """Called by the hook."""
+    told = outcome(sys.stdin.buffer.read(), Places(), Deadlines(), datetime.now(UTC))
+    data = memoryview(gpugate.pack_outcome(told))
+    while data:
+        data = data[os.write(gpugate.DESCRIPTOR, data) :]
+
+
+if __name__ == "__main__":
+    main()
