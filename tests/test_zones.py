@@ -49,7 +49,7 @@ ZONES = {
     "formats": zone("tinboot/formats", "", "", PURE),
     "verify": zone("tinboot/verify", "formats", "cryptography", sys.stdlib_module_names - IMPURE),
     "guest": zone("tinboot/guest", "formats verify", "cryptography pynvml"),
-    "builder": zone("tinboot/builder", "formats", "cryptography jinja2 yaml sigstore debsbom"),
+    "builder": zone("tinboot/builder", "formats", "cryptography jinja2 lxml signxml yaml sigstore debsbom"),
     "host": zone("tinboot/host", "formats"),
     "client": zone("tinboot/client", "formats verify", "httpx"),
     "services": zone("tinboot/services", "formats verify client", "starlette uvicorn httpx"),
