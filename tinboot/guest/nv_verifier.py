@@ -25,16 +25,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509 import ocsp
-from cryptography.x509.oid import NameOID
-
 from tinboot.formats.errors import Malformed, Mismatch, Refused, Unavailable
 from tinboot.formats.gpuevidence import GpuEvidence
 from tinboot.formats.gpureference import ReferenceValues, Rim
 from tinboot.guest import confined, nv_claims
 from tinboot.guest.nv_claims import CHAINS, DEVICE, DRIVER, VBIOS, Expected
+from tinboot.verify import certificate, gpu_ocsp, gpu_roots
+from tinboot.verify.certificate import Certificate
 
 FOLDER = Path("/usr/lib/tinboot/nv-verifier")
 
@@ -43,7 +40,6 @@ _MODES = {DEVICE: "GPU_ATTESTATION", DRIVER: "DRIVER_RIM_CERT", VBIOS: "VBIOS_RI
 
 _CERTIFICATE = re.compile(rb"<(?:\w+:)?X509Certificate>([A-Za-z0-9+/=\s]+)</(?:\w+:)?X509Certificate>")
 
-_END = b"-----END CERTIFICATE-----"
 _PACKAGE = "nv-local-gpu-verifier"
 
 _SEAL = object()
@@ -117,8 +113,8 @@ def appraise(
         "vbios_version": installed.vbios_version,
         "report": base64.b64encode(evidence.evidence).decode(),
         "certificates": base64.b64encode(evidence.certificate).decode(),
-        "device_root": _pem(chain[-1]),
-        "rim_root": _pem(signers[rims[0].id][-1]),
+        "device_root": _pem(chain[-1].der),
+        "rim_root": _pem(signers[rims[0].id][-1].der),
         "rims": {rim.id: files[rim.id].decode() for rim in rims},
         "ocsp": staples or {},
         "revocation": [_MODES[name] for name in sorted(asked)],
@@ -131,8 +127,8 @@ def appraise(
         evidence.nonce.hex(),
         installed.driver_version,
         installed.vbios_version,
-        _name(chain[1]),
-        chain[0].serial_number,
+        chain[1].common_name,
+        chain[0].serial,
         {
             DEVICE: _end(chain),
             DRIVER: _end(signers[compared["driver"].id]),
@@ -203,76 +199,52 @@ def _rims(installed: Installed, reference: ReferenceValues, files: Mapping[str, 
     return tuple(found)
 
 
-def _signers(rim: Rim, xml: bytes) -> tuple[x509.Certificate, ...]:
+def _signers(rim: Rim, xml: bytes) -> tuple[Certificate, ...]:
     """The certificates that the RIM carries; the last is the root that was pinned."""
     try:
-        chain = tuple(
-            x509.load_der_x509_certificate(base64.b64decode(match[1])) for match in _CERTIFICATE.finditer(xml)
-        )
+        chain = tuple(certificate.parse(base64.b64decode(match[1])) for match in _CERTIFICATE.finditer(xml))
     except ValueError as error:
-        raise Malformed(f"a certificate of the RIM {rim.id}: {error}") from error
-    if not chain or _digest(chain[-1]) != rim.root:
+        raise Malformed(f"a certificate of the RIM {rim.id} is not in base64: {error}") from error
+    if not chain or chain[-1].fingerprint != rim.root:
         raise Mismatch(f"the RIM {rim.id} does not end in its pinned root {rim.root}")
     return chain
 
 
-def _chain(pem: bytes, root: bytes) -> tuple[x509.Certificate, ...]:
-    """The device's certificates, leaf first, with the trusted root instead of the one it sends."""
-    blocks = [part + _END for part in pem.split(_END)[:-1]]
-    try:
-        own = [x509.load_pem_x509_certificate(block) for block in blocks[:-1]]
-        trusted = x509.load_pem_x509_certificate(root)
-    except ValueError as error:
-        raise Malformed(f"a certificate of the GPU's chain: {error}") from error
-    if len(own) < 2:
-        raise Malformed(f"a chain of {len(blocks)} certificates, expected 5")
-    return (*own, trusted)
+def _chain(pem: bytes, root: bytes) -> tuple[Certificate, ...]:
+    """The device's certificates, leaf first, with the trusted root instead of the one that it sends."""
+    given = certificate.ders(pem.rstrip(b"\0"), "CERTIFICATE")
+    if len(given) < 3:
+        raise Malformed(f"a chain of {len(given)} certificates, expected 5")
+    return (*map(certificate.parse, given[:-1]), gpu_roots.one_root(root))
 
 
 def _staples(answers: Sequence[bytes]) -> dict[str, str]:
-    """Serial number -> answer, in base64."""
+    """Serial number -> the response about it, in base64; the first, as all were accepted."""
     found: dict[str, str] = {}
-    for answer in answers:
-        try:
-            serial = str(ocsp.load_der_ocsp_response(answer).serial_number)
-        except ValueError as error:
-            raise Malformed(f"an OCSP answer: {error}") from error
-        if serial in found:
-            raise Refused(f"two OCSP answers about the serial number {serial}")
-        found[serial] = base64.b64encode(answer).decode()
+    for data in answers:
+        for answer in gpu_ocsp.read(data).answers:
+            found.setdefault(str(answer.serial), base64.b64encode(data).decode())
     return found
 
 
 def _asked(
     staples: Mapping[str, str] | None,
     rims: Sequence[Rim],
-    signers: Mapping[str, Sequence[x509.Certificate]],
+    signers: Mapping[str, Sequence[Certificate]],
 ) -> frozenset[str]:
     """The chains whose revocation the package is to check: a RIM's only where there is an answer for it."""
     if staples is None:
         return frozenset()
     kinds = {"driver": DRIVER, "vbios": VBIOS}
     return frozenset({DEVICE}) | {
-        kinds[rim.kind]
-        for rim in rims
-        if any(str(certificate.serial_number) in staples for certificate in signers[rim.id][:-1])
+        kinds[rim.kind] for rim in rims if any(str(one.serial) in staples for one in signers[rim.id][:-1])
     }
 
 
-def _end(chain: Sequence[x509.Certificate]) -> datetime:
-    return min(certificate.not_valid_after_utc for certificate in chain)
+def _end(chain: Sequence[Certificate]) -> datetime:
+    return min(one.not_after for one in chain)
 
 
-def _name(certificate: x509.Certificate) -> str:
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if not names:
-        raise Malformed("a certificate of the GPU's chain has no common name")
-    return str(names[0].value)
-
-
-def _digest(certificate: x509.Certificate) -> str:
-    return certificate.fingerprint(hashes.SHA256()).hex()
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+def _pem(der: bytes) -> str:
+    body = base64.encodebytes(der).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
