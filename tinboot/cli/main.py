@@ -22,6 +22,7 @@ COMMANDS = {
     "wrap": ("tinboot.cli.wrap", "Turn a directory of model weights into a verity volume."),
     "launch": ("tinboot.cli.launch", "Start a build in QEMU, or print how."),
     "verify": ("tinboot.cli.verify", "Appraise evidence, such as an attestation report."),
+    "gpu": ("tinboot.cli.gpu", "Pin NVIDIA's reference values; appraise evidence of GPUs."),
     "host": ("tinboot.cli.host", "Check what this machine lacks for SEV-SNP and H100."),
     "setup": ("tinboot.cli.setup", "Fetch and check the tools that builds need."),
 }

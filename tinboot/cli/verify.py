@@ -3,60 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
-import textwrap
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import click
 
+from tinboot.cli.parameters import FILE, FILE_OR_STDIN, Hex, moment, read
+from tinboot.cli.verdicts import show, wrapped
 from tinboot.formats import certtable, snpreport
-from tinboot.formats.errors import Malformed, TinbootError, Unavailable
+from tinboot.formats.errors import Malformed, Unavailable
 from tinboot.formats.snpreport import Report
 from tinboot.verify import advisories, appraisal, certificate, policy, roots
 from tinboot.verify.appraisal import Appraisal, Endorsements
 from tinboot.verify.certificate import Certificate
-from tinboot.verify.checks import Unchecked, Verdict
 from tinboot.verify.policy import Policy
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_LIMIT = 1 << 20  # bytes of any input; each format has a smaller limit of its own
-_WIDTH = 80
-
 _VLEK = 1  # SIGNING_KEY, in KEY_INFO: AMD SEV-SNP Firmware ABI Specification (56860) 1.58, table 23
-
-
-def _hex(size: int) -> click.ParamType[bytes]:
-    return _Hex(size)
-
-
-class _Hex(click.ParamType[bytes]):
-    name = "hex"
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
-        if isinstance(value, bytes):
-            return value
-        if not re.fullmatch(f"[0-9a-fA-F]{{{2 * self.size}}}", str(value)):
-            self.fail(f"{self.size} bytes in hex expected, {2 * self.size} digits", param, ctx)
-        return bytes.fromhex(str(value))
-
-
-def _time(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime:
-    """RFC 3339, with its zone."""
-    if value is None:
-        return datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no time like 2026-11-25T12:00:00Z") from None
-    if found.tzinfo is None:
-        raise click.BadParameter(f"{value!r} has no time zone: add Z or +01:00")
-    return found
 
 
 def _print_policy(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -74,19 +37,19 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("report", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False))
-@click.option("--vek", type=_FILE, metavar="CERT", help="The chip's (VCEK) or provider's (VLEK) certificate.")
-@click.option("--certs", type=_FILE, metavar="TABLE", help="A certificate table, as the guest got it.")
-@click.option("--chain", type=_FILE, metavar="PEM", help="Issuers. Default: AMD's, which tinboot has.")
-@click.option("--crl", type=_FILE, metavar="CRL", help="AMD's revocation list for the product.")
-@click.option("--policy", "policy_file", type=_FILE, metavar="FILE", help="A policy of your own.")
+@click.argument("report", type=FILE_OR_STDIN)
+@click.option("--vek", type=FILE, metavar="CERT", help="The chip's (VCEK) or provider's (VLEK) certificate.")
+@click.option("--certs", type=FILE, metavar="TABLE", help="A certificate table, as the guest got it.")
+@click.option("--chain", type=FILE, metavar="PEM", help="Issuers. Default: AMD's, which tinboot has.")
+@click.option("--crl", type=FILE, metavar="CRL", help="AMD's revocation list for the product.")
+@click.option("--policy", "policy_file", type=FILE, metavar="FILE", help="A policy of your own.")
 @click.option("--profile", type=click.Choice(policy.PROFILES), help="A shipped one. Default: baseline.")
 @click.option("--allow-product", "products", type=click.Choice(["Milan", "Genoa", "Turin"]), multiple=True)
-@click.option("--measurement", type=_hex(48), metavar="HEX", help="The launch digest that it must have.")
-@click.option("--report-data", type=_hex(64), metavar="HEX", help="The REPORT_DATA that it must have.")
-@click.option("--host-data", type=_hex(32), metavar="HEX", help="The HOST_DATA that it must have.")
-@click.option("--at", metavar="RFC3339", callback=_time, help="The time to appraise for. Default: now.")
-@click.option("--trust-root", type=_FILE, metavar="CERT", help="TESTS ONLY: trust this root, too.")
+@click.option("--measurement", type=Hex(48), metavar="HEX", help="The launch digest that it must have.")
+@click.option("--report-data", type=Hex(64), metavar="HEX", help="The REPORT_DATA that it must have.")
+@click.option("--host-data", type=Hex(32), metavar="HEX", help="The HOST_DATA that it must have.")
+@click.option("--at", metavar="RFC3339", callback=moment, help="The time to appraise for. Default: now.")
+@click.option("--trust-root", type=FILE, metavar="CERT", help="TESTS ONLY: trust this root, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print every check and claim as JSON.")
 @click.option(
     "--print-policy",
@@ -119,7 +82,7 @@ def report(
     """
     if policy_file is not None and profile is not None:
         raise click.UsageError("give --policy or --profile, not both")
-    parsed = snpreport.parse(_read(report))
+    parsed = snpreport.parse(read(report))
     endorsements = _endorsements(parsed, vek, certs, chain, crl, trust_root)
     demanded = _policy(policy_file, profile).allowing(*products)
     demanded = demanded.pinned(measurement=measurement, report_data=report_data, host_data=host_data)
@@ -131,20 +94,10 @@ def report(
     result.accept()
 
 
-def _read(path: Path) -> bytes:
-    if str(path) == "-":
-        return sys.stdin.buffer.read(_LIMIT + 1)
-    try:
-        with path.open("rb") as file:
-            return file.read(_LIMIT + 1)
-    except OSError as error:
-        raise Unavailable(f"{path}: {error.strerror}") from error
-
-
 def _policy(file: Path | None, profile: str | None) -> Policy:
     if file is None:
         return policy.shipped(profile or "baseline")
-    return policy.load(str(file), _read(file))
+    return policy.load(str(file), read(file))
 
 
 def _endorsements(
@@ -160,7 +113,7 @@ def _endorsements(
     own = None if vek is None else _one(vek)
     if certs is not None:
         try:
-            table = certtable.parse(_read(certs))
+            table = certtable.parse(read(certs))
         except Malformed as error:
             raise Malformed(f"{certs}: {error.message}", error.hint) from error
         for name, data in (("ASK", table.ask), ("ARK", table.ark)):
@@ -187,12 +140,12 @@ def _endorsements(
         click.echo(
             f"WARNING: trusting the root {root.common_name!r} of {trust_root}, which is not AMD's", err=True
         )
-    return Endorsements(own, offered, None if crl is None else _read(crl), pinned)
+    return Endorsements(own, offered, None if crl is None else read(crl), pinned)
 
 
 def _certificates(path: Path) -> Sequence[Certificate]:
     try:
-        return certificate.read(_read(path))
+        return certificate.read(read(path))
     except Malformed as error:
         raise Malformed(f"{path}: {error.message}", error.hint) from error
 
@@ -204,30 +157,14 @@ def _one(path: Path) -> Certificate:
     return found[0]
 
 
-_MARKS = {"fail": ("FAIL", "red"), "unchecked": ("open", "yellow"), "pass": ("ok", "green")}
-_INDENT = " " * 7
-
-
 def _show(result: Appraisal) -> None:
-    """What failed first, then what nobody looked at, then what passed; 80 columns wide."""
-    by_kind: dict[str, list[Verdict]] = {"fail": [], "unchecked": [], "pass": []}
-    for verdict in result.verdicts:
-        outcome = verdict.outcome
-        kind = "pass" if outcome is None else "unchecked" if isinstance(outcome, Unchecked) else "fail"
-        by_kind[kind].append(verdict)
-    for verdict in by_kind["fail"]:
-        _item("fail", f"{verdict.id}: {verdict.outcome}")
-        if isinstance(verdict.outcome, TinbootError) and verdict.outcome.hint:
-            click.echo(_wrapped(_INDENT + verdict.outcome.hint))
-    for verdict in by_kind["unchecked"]:
-        if isinstance(verdict.outcome, Unchecked):
-            _item("unchecked", f"{verdict.id}: {verdict.outcome.reason}")
-    _item("pass", ", ".join(verdict.id for verdict in by_kind["pass"]))
+    """The checks, then the advisories, then what the report states; 80 columns wide."""
+    show(result.verdicts)
     refused = "" if result.failure is None else ", NOT VERIFIED"
     click.echo(f"advisories, as of {result.data.date}{refused}:")
     for finding in result.advisories:
         named = f"{finding.advisory.id} ({finding.advisory.bulletin}, {finding.advisory.name})"
-        click.echo(_wrapped(f"  {finding.standing}: {named}: {finding.detail}"))
+        click.echo(wrapped(f"  {finding.standing}: {named}: {finding.detail}"))
     claims = result.claims()
     digest = str(claims["measurement"])
     key = "" if result.endorsement is None else f", signed by a {result.endorsement.kind}"
@@ -237,19 +174,9 @@ def _show(result: Appraisal) -> None:
         word = click.style("accepted", fg="green", bold=True)
         real = result.endorsement.root in {root.fingerprint for root in roots.AMD}
         changed = "".join(f", {change}" for change in result.policy.changed)
-        click.echo(_wrapped(f"{word} by the policy {result.policy.name!r} of {result.policy.date}{changed}"))
+        click.echo(wrapped(f"{word} by the policy {result.policy.name!r} of {result.policy.date}{changed}"))
         if not real:
             click.echo("but by a TEST ROOT: nothing of this says that there is a chip of AMD's")
     elif result.failure is not None:
         word = click.style("refused", fg="red", bold=True)
-        click.echo(_wrapped(f"{word} with exit code {result.failure.exit_code}"))
-
-
-def _item(kind: str, text: str) -> None:
-    mark, colour = _MARKS[kind]
-    lines = _wrapped(f"{mark:5}{text}")
-    click.echo(click.style(lines[:5], fg=colour, bold=kind == "fail") + lines[5:])
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _WIDTH, subsequent_indent=_INDENT, break_on_hyphens=False)
+        click.echo(wrapped(f"{word} with exit code {result.failure.exit_code}"))

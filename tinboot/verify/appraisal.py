@@ -226,11 +226,4 @@ def _revocations(
 
 
 def _verdict(verdict: Verdict) -> dict[str, object]:
-    outcome = verdict.outcome
-    fields: dict[str, object] = {"id": verdict.id, "row": verdict.row, "meaning": verdict.meaning}
-    if outcome is None:
-        return {**fields, "verdict": "pass"}
-    if isinstance(outcome, Unchecked):
-        return {**fields, "verdict": "unchecked", "detail": outcome.reason}
-    detail = {"detail": outcome.message, "hint": outcome.hint, "exit_code": outcome.exit_code}
-    return {**fields, "verdict": "fail", **detail}
+    return {"id": verdict.id, "row": verdict.row, "meaning": verdict.meaning, **verdict.fields()}

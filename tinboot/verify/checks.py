@@ -52,6 +52,16 @@ class Verdict(NamedTuple):
     def meaning(self) -> str:
         return self.check.meaning
 
+    def fields(self) -> dict[str, object]:
+        """What came of it, for JSON."""
+        if self.outcome is None:
+            return {"verdict": "pass"}
+        if isinstance(self.outcome, Unchecked):
+            return {"verdict": "unchecked", "detail": self.outcome.reason}
+        error = self.outcome
+        detail = {"detail": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        return {"verdict": "fail", **detail}
+
 
 def ask(checks: Iterable[Check[Subject_contra]], subject: Subject_contra) -> tuple[Verdict, ...]:
     """Runs them all, whatever the earlier ones found."""

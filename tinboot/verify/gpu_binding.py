@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -78,20 +79,19 @@ def dates(subject: Subject) -> None:
 
 
 def revocation(subject: Subject) -> Unchecked | None:
-    """NVIDIA's answers about `ASKED` say "good" and hold now; one answer each. What is given is looked at."""
+    """NVIDIA's answers about `ASKED` say "good" and hold now; one each. Any that is given is looked at."""
     responses, chain = subject.responses, subject.endorsement.chain
     if isinstance(responses, TinbootError):
         raise responses
     absent, used = [], 0
-    for index in ASKED:
-        certificate, issuer = chain[index], chain[index + 1]
+    for index, (certificate, issuer) in enumerate(pairwise(chain)):
         found = gpu_ocsp.concerning(responses, certificate, issuer)
         used += len(found)
         if len(found) > 1:
             raise Refused(f"{len(found)} OCSP answers about {certificate.common_name!r}, expected one")
         for response, answer in found:
             gpu_ocsp.good(response, answer, certificate, issuer, subject.limits)
-        if not found:
+        if not found and index in ASKED:
             absent.append(certificate.common_name)
     if used != sum(len(response.answers) for response in responses):
         raise Mismatch("an OCSP answer that is about none of the certificates of this GPU")
