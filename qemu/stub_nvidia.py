@@ -310,7 +310,7 @@ def _text(what: str, text: str) -> bytes:
 
 def _serial(parts: Name) -> int:
     """16 bytes that follow from the name."""
-    return int.from_bytes(sha384(repr(parts).encode()).digest()[:16], "big") >> 1 | 1 << 120
+    return int.from_bytes(sha384(repr(parts).encode()).digest()[:16], "big") >> 2 | 1 << 126
 
 
 def _key_id(own: Key) -> bytes:
