@@ -58,6 +58,12 @@ class FakeKernel(Kernel):
     def enter(self, root: str) -> None:
         self._note("enter", root)
 
+    def own_mounts(self) -> None:
+        self._note("own_mounts")
+
+    def chroot(self, path: str) -> None:
+        self._note("chroot", path)
+
     def forgo_modules(self) -> None:
         self._note("forgo_modules")
 

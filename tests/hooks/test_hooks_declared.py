@@ -128,7 +128,10 @@ def test_docs_state_the_deadlines() -> None:
     page = " ".join((ROOT / "docs/boot.md").read_text().split())
     volumes, modules = supervisor.DEADLINES["30-volumes"], supervisor.DEADLINES["runner"]
     gpus = supervisor.DEADLINES["40-gpu"]
-    assert f"{supervisor.DEFAULT_DEADLINE} seconds a hook, {volumes} for `30-volumes`, {gpus} for `40-gpu`" in page
+    assert (
+        f"{supervisor.DEFAULT_DEADLINE} seconds a hook, {volumes} for `30-volumes`, {gpus} for `40-gpu`"
+        in page
+    )
     assert f"{modules} for loading the modules" in page
     assert len(supervisor.DEADLINES) == 3
 

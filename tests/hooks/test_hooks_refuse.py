@@ -366,7 +366,3 @@ class TestGpu:
     def test_unexpected(self, ready: Guest, vendor: int, kind: int) -> None:
         ready.device("0000:01:00.0", vendor, kind)
         assert refused(ready, "40-gpu") == "gpu-unexpected"
-
-    def test_gate_missing(self, ready: Guest) -> None:
-        ready.state.config = load(config(gpus=1))
-        assert refused(ready, "40-gpu") == "gpu-gate-missing"

@@ -103,7 +103,7 @@ def _hear(reader: int, seconds: Callable[[str], float], between: float) -> objec
                 number, name = message["begin"]
                 pending[number] = (now + seconds(name), name)
             elif "end" in message:
-                del pending[message["end"]]
+                pending.pop(message["end"], None)
                 deadline = now + between
             elif "result" in message:
                 return message["result"]
