@@ -124,8 +124,7 @@ def verify(data: bytes, at: datetime, trusted: Collection[str] = (rim_chain.NVID
 
 def _read(root: Node) -> tuple[Content, Node | None]:
     """What it says, and its signature, where there is one."""
-    if root.tag != f"{_SWID}SoftwareIdentity":
-        raise root.malformed(f"expected {_SWID}SoftwareIdentity")
+    root.expect(f"{_SWID}SoftwareIdentity")
     attributes = root.attributes({*_ROOT, "name", "tagId", "version", "tagVersion"})
     _equal(root, attributes, _ROOT)
     tags = [f"{_SWID}{name}" for name in ("Entity", "Meta", "Payload")]
@@ -164,8 +163,7 @@ def _payload(payload: Node) -> dict[int, tuple[str, ...]]:
     seen: dict[int, int] = {}
     found: dict[int, tuple[str, ...]] = {}
     for resource in resources:
-        if resource.tag != f"{_SWID}Resource":
-            raise resource.malformed(f"expected {_SWID}Resource")
+        resource.expect(f"{_SWID}Resource")
         if any(name.startswith(_NUMERIC) for name in resource.names):
             raise Refused(
                 f"line {resource.line}: a value that is to be compared as a number, which tinboot cannot do",

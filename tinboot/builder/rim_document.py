@@ -105,11 +105,15 @@ class Node:
         for index, tag in enumerate(tags):
             if index >= len(found):
                 raise self.malformed(f"ends where {tag} should be")
-            if found[index].tag != tag:
-                raise found[index].malformed(f"expected {tag}")
+            found[index].expect(tag)
         if len(found) > len(tags):
-            raise found[len(tags)].malformed("nothing expected here")
+            raise found[len(tags)].malformed("an element too many")
         return found
+
+    def expect(self, tag: str) -> None:
+        """Raises `Malformed` unless it is a `tag`."""
+        if self.tag != tag:
+            raise Malformed(f"line {self.line}: {self.tag[:200]}, expected {tag}")
 
     def text(self) -> str:
         """All that an element holds that has neither attributes nor children."""
@@ -119,4 +123,4 @@ class Node:
         return self._element.text or ""
 
     def malformed(self, what: str) -> Malformed:
-        return Malformed(f"line {self.line}: {self.tag[:200]}: {what}")
+        return Malformed(f"line {self.line}: {etree.QName(self._element).localname[:60]}: {what}")

@@ -18,7 +18,7 @@ from tinboot.builder.rim import Content
 from tinboot.formats.errors import Refused
 
 _DRIVER = r"NV_GPU_(?:CC_)?DRIVER_G[A-Z0-9]{4}_[0-9]{3,4}(?:\.[0-9]{1,3}){1,3}"
-_BOARD = r"[0-9A-Z]{4}_[0-9A-Z]{4}_[0-9A-Z]{3}_[0-9A-F]{10}"
+_BOARD = r"[0-9A-Z]{1,8}_[0-9A-Z]{1,8}_[0-9A-Z]{1,8}_[0-9A-F]{10}"
 _ID = re.compile(f"{_DRIVER}|NV_GPU_VBIOS_{_BOARD}")
 
 #: In a file's name, where NVIDIA's verifier leaves the beginning out, and writes small letters.

@@ -112,8 +112,10 @@ def _base64(node: Node, size: int | None = None) -> bytes:
     text = node.text().replace("\n", "")
     try:
         found = binascii.a2b_base64(text, strict_mode=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise node.malformed(f"no base64: {error}") from None
+    if binascii.b2a_base64(found, newline=False).decode() != text:  # what the decoder bears with
+        raise node.malformed("base64 in another form than its own")
     if len(found) != size if size else not 0 < len(found) <= _CERTIFICATE_SIZE:
         raise node.malformed(f"{len(found)} bytes, expected {size or f'1 to {_CERTIFICATE_SIZE}'}")
     return found
