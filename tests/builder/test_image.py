@@ -32,7 +32,7 @@ def build(
 ) -> image.Image:
     wanted = recipe.Recipe(repository, "debian", profile)
     python = tmp_path / "python"
-    python.mkdir(exist_ok=True)
+    (python / "nv-verifier").mkdir(parents=True, exist_ok=True)
     (python / "pynvml.py").touch()
     chain = prepare.Toolchain(tool, tmp_path / "tools", tmp_path / "debs", python)
     return image.build(wanted, chain, tmp_path / "images", lambda _: None)

@@ -73,6 +73,7 @@ def assemble(path: Path, image: Image, recipe: Recipe, mkosi: Mkosi, final: Path
             ("tools.lock", _sha256(recipe.repository / "packages/tools.lock")),
         ),
         source_date_epoch=SOURCE_DATE_EPOCH,
+        gpu_reference_values=_reference_files(recipe),
     )
     with output.scratch(final) as scratch:
         folder = scratch / "build"
@@ -104,6 +105,11 @@ def check_output(final: Path) -> None:
 
 def _artefact(folder: Path, name: str) -> manifest.Artefact:
     return manifest.Artefact(name, _sha256(folder / name), (folder / name).stat().st_size)
+
+
+def _reference_files(recipe: Recipe) -> tuple[manifest.Artefact, ...]:
+    found = recipe.reference.digests if recipe.reference is not None else ()
+    return tuple(sorted(manifest.Artefact(path.rpartition("/")[2], digest, n) for path, digest, n in found))
 
 
 def _sha256(path: Path) -> str:

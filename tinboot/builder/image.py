@@ -15,7 +15,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import cache, hashtree, initrd, output, payload, sbom
+from tinboot.builder import cache, driver, hashtree, initrd, kernel_options, output, payload, sbom
 from tinboot.builder.lockfile import Lock
 from tinboot.builder.mkosi import Report
 from tinboot.builder.prepare import Toolchain
@@ -111,7 +111,7 @@ def _run(recipe: Recipe, chain: Toolchain, scratch: Path, log: Path, report: Rep
     ]
     (scratch / "cache").mkdir()
     (scratch / "mkosi").mkdir()
-    payload.stage(scratch / "mkosi" / payload.FOLDER, chain.python)
+    payload.stage(scratch / "mkosi" / payload.FOLDER, chain.python, recipe.reference)
     chain.mkosi.build(options, sources="", scratch=scratch, log=log, network=False, report=report)
 
 
@@ -127,6 +127,9 @@ def _complete(recipe: Recipe, made: Path, folder: Path) -> None:
     for image in _IMAGES:
         sbom.write(made / f"{image}.dpkg-status", folder / f"{image}.cdx.json", recipe, image)
     packages = _packages(made, recipe.lock())
+    if loaded := recipe.driver_modules():
+        kernel_options.check((folder / "kernel.config").read_text("utf-8"), loaded)
+        driver.check_kernel(packages)
     fields = {
         "verity": opened._asdict(),
         "packages": [package._asdict() for package in packages],

@@ -84,19 +84,24 @@ def stage(listed: list[str], modules: Path, tree: Path) -> None:
             order.append("\n")
             continue
         target = tree / "usr/lib/modules" / modules.name / module
-        for folder in (target.parent, *target.parent.parents):
-            if folder == tree:
-                break
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o755)
-        target.write_bytes(_unpacked(modules, module))
-        target.chmod(0o644)
+        write(target, unpacked(modules, module), tree)
         order.append(f"/{target.relative_to(tree)}\n")
-    (tree / ORDER).write_text("".join(order), "ascii")
-    (tree / ORDER).chmod(0o644)
+    write(tree / ORDER, "".join(order).encode(), tree)
 
 
-def _unpacked(modules: Path, module: str) -> bytes:
+def write(target: Path, data: bytes, tree: Path) -> None:
+    """A file below `tree` and its folders, with the modes that everything in an image has."""
+    for folder in (target.parent, *target.parent.parents):
+        if folder == tree:
+            break
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+    target.write_bytes(data)
+    target.chmod(0o644)
+
+
+def unpacked(modules: Path, module: str) -> bytes:
+    """A module of the folder `modules`, by the name that modules.dep has, less what compresses it."""
     plain, xz, zstd = (modules / (module + suffix) for suffix in ("", ".xz", ".zst"))
     if plain.exists():
         return plain.read_bytes()

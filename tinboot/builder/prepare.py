@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import archive, cache, lockfile, mkosi_tool, packages, payload, places, recipe, toolstree
+from tinboot.builder import (
+    archive,
+    cache,
+    lockfile,
+    mkosi_tool,
+    nv_verifier,
+    packages,
+    payload,
+    places,
+    recipe,
+    toolstree,
+)
 from tinboot.builder.lockfile import Lock, Package
 from tinboot.builder.mkosi import Mkosi, Report
 from tinboot.formats.errors import Unavailable
@@ -111,22 +120,7 @@ def firmware_sources(report: Report, progress: Progress) -> tuple[Path, ...]:
 
 def python_packages(distribution: str, report: Report, progress: Progress) -> Path:
     """NVIDIA's Python for the interpreter of the distribution's release, each wheel by its SHA-256."""
-    return _stand_in(recipe.PYTHON[distribution], report, progress)
-
-
-def _stand_in(python: str, _report: Report, _progress: Progress) -> Path:
-    folder = places.build_folder() / "python" / python
-    if not (folder / "pynvml.py").exists():
-        digest = "959bf4adf6fe1308e4bd739e722236b0d1ec8392e2cefad33ff70c311380b9b6"
-        wheel = f"nvidia-ml-py==13.615.71 --hash=sha256:{digest}\n"
-        with tempfile.TemporaryDirectory() as scratch:
-            listed = Path(scratch, "lock")
-            listed.write_text(wheel)
-            folder.mkdir(parents=True, exist_ok=True)
-            pip = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-            pip += ["--only-binary=:all:", f"--target={folder}", f"--requirement={listed}"]
-            subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
-    return folder
+    return nv_verifier.make(recipe.PYTHON[distribution].removeprefix("python"), report, progress)
 
 
 def _from_snapshot(
@@ -168,7 +162,7 @@ def download(
     cache.mkdir()
     if python is not None:
         (folder / "output").mkdir()
-        payload.stage(folder / "output" / payload.FOLDER, python)
+        payload.stage(folder / "output" / payload.FOLDER, python, None)
     mkosi.build(
         [*options, f"--package-cache-directory={cache}", f"--output-directory={folder / 'output'}"],
         sources=sources,

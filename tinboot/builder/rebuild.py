@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinboot.builder import image, mkosi, recipe, stopping
+from tinboot.builder import gpu_reference, image, mkosi, recipe, stopping
 from tinboot.builder.mkosi import Mkosi, Report
 from tinboot.builder.prepare import Toolchain
 from tinboot.formats.errors import TinbootError, Unavailable
@@ -111,6 +111,9 @@ def _build(
             shutil.copytree(source, checkout / name, symlinks=True, ignore=_LEFTOVERS)
         elif source.exists():
             shutil.copy2(source, checkout / name)
+    if wanted.reference is not None:
+        (given / "reference").mkdir()
+        wanted.reference.write(given / "reference")
     if conditions.leftover:
         for folder in (checkout / "tinboot/formats", checkout / "initrd-hooks"):
             (folder / "__pycache__").mkdir()
@@ -130,6 +133,7 @@ def _build(
         "repository": str(checkout),
         "distribution": wanted.distribution,
         "profile": wanted.profile,
+        "reference": None if wanted.reference is None else str(given / "reference"),
         "mkosi": [list(chain.mkosi.command), environment, chain.mkosi.version, chain.mkosi.origin],
         "tools": str(given / "tools"),
         "packages": str(given / "packages"),
@@ -247,9 +251,10 @@ def _child(request: str) -> None:
     r = json.loads(request)
     os.umask(r["umask"])
     command, environment, version, origin = r["mkosi"]
+    reference = None if r["reference"] is None else gpu_reference.read(Path(r["reference"]))
     seen = _seen()
     made = image.build(
-        recipe.Recipe(Path(r["repository"]), r["distribution"], r["profile"]),
+        recipe.Recipe(Path(r["repository"]), r["distribution"], r["profile"], reference),
         Toolchain(
             Mkosi(tuple(command), environment, version, origin),
             Path(r["tools"]),

@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.builder import archive, lockfile, places
+from tinboot.builder import archive, driver, lockfile, places
+from tinboot.builder.gpu_reference import Reference
 from tinboot.formats.errors import Refused, Unavailable
 
 DISTRIBUTIONS = ("debian", "ubuntu")
@@ -21,16 +22,22 @@ _INPUTS = (
     "mkosi.conf",
     "mkosi.conf.d",
     "mkosi.images",
+    "packages/nv-verifier.lock",
+    "packages/nvml.lock",
     "packages/tools.lock",
     "tinboot/__init__.py",
+    "tinboot/builder/driver.py",
     "tinboot/builder/elf.py",
     "tinboot/builder/hashtree.py",
     "tinboot/builder/image.py",
     "tinboot/builder/inventory.py",
     "tinboot/builder/initrd.py",
+    "tinboot/builder/kernel_options.py",
     "tinboot/builder/modules.py",
+    "tinboot/builder/nv_verifier.py",
     "tinboot/builder/payload.py",
     "tinboot/builder/sbom.py",
+    "tinboot/builder/wheels.py",
     "tinboot/formats",
     "tinboot/guest",
     "tinboot/verify",
@@ -39,11 +46,13 @@ _INPUTS = (
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Which image to build. `repository`: the checkout whose files go in."""
+    """Which image to build. `repository`: the checkout whose files go in; `reference`: what its GPU gate
+    verifies by, if anything."""
 
     repository: Path
     distribution: str
     profile: str
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         if self.distribution not in DISTRIBUTIONS or self.profile not in PROFILES:
@@ -62,8 +71,14 @@ class Recipe:
         The finalize scripts take the same.
         """
         own = self.repository / "mkosi.images" / image / "inventory"
-        more = [own.with_name(f"inventory.{word}") for word in (self.distribution, self.profile)]
+        words = [self.distribution, self.profile, *(["reference-values"] if self.reference else [])]
+        more = [own.with_name(f"inventory.{word}") for word in words]
         return [own, *(path for path in more if path.exists())]
+
+    def driver_modules(self) -> list[str]:
+        """Names of the kernel modules of NVIDIA's driver and before it; none where the root has no driver."""
+        path = self.repository / f"mkosi.images/root/modules.{self.distribution}"
+        return driver.parse(path.name, path.read_text("utf-8")) if path.exists() else []
 
     def lock(self) -> lockfile.Lock:
         """The packages of this distribution's images."""
@@ -78,6 +93,8 @@ class Recipe:
                 name = path.relative_to(self.repository).as_posix()
                 link = path.readlink().as_posix() if path.is_symlink() else ""
                 state.update(f"{name} {bool(path.lstat().st_mode & 0o100)} {link} {content}\n".encode())
+        for file, digest, _ in self.reference.digests if self.reference else ():
+            state.update(f"reference {file} {digest}\n".encode())
         return state.hexdigest()
 
 
@@ -110,6 +127,6 @@ def _files(top: Path) -> list[Path]:
     return sorted(p for p in top.rglob("*") if not p.is_dir() and "__pycache__" not in p.parts)
 
 
-def this_checkout(distribution: str, profile: str) -> Recipe:
+def this_checkout(distribution: str, profile: str, reference: Reference | None = None) -> Recipe:
     """The recipe in the checkout that this code runs from."""
-    return Recipe(places.REPOSITORY, distribution, profile)
+    return Recipe(places.REPOSITORY, distribution, profile, reference)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import click
 
-from tinboot.builder import compare, prepare, rebuild, recipe
+from tinboot.builder import compare, gpu_reference, prepare, rebuild, recipe
 from tinboot.cli.progress import progress
 from tinboot.cli.setup import default_distribution, distribution_option
 from tinboot.formats.errors import Mismatch
@@ -15,14 +16,22 @@ from tinboot.formats.errors import Mismatch
 @click.command()
 @distribution_option
 @click.option("--profile", type=click.Choice(recipe.PROFILES), default="release", show_default=True)
-def command(distribution: str | None, profile: str) -> None:
+@click.option(
+    "--gpu-reference-values",
+    "reference",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="What the image was built with: the folder that `tinboot gpu pin` made.",
+)
+def command(distribution: str | None, profile: str, reference: Path | None) -> None:
     """Build the image twice under different conditions and compare every byte.
 
     Path, umask, locale, time zone, host name, user, CPUs and time differ. Prints these as each build saw
     them and the SHA-256 of each artefact; or the first difference (exit code 4), and diffoscope's view of
     it where that is installed.
     """
-    wanted = recipe.this_checkout(distribution or default_distribution(), profile)
+    pinned = None if reference is None else gpu_reference.read(reference)
+    wanted = recipe.this_checkout(distribution or default_distribution(), profile, pinned)
     wanted.lock()
     with progress() as shown:
         shown.step("Fetching what builds need")

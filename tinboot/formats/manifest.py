@@ -6,14 +6,17 @@ contradict each other; the writer refuses what the reader would not give back.
 
     {"artefacts": {"kernel"|"initrd"|"root": {"file", "sha256", "size"}},
      "command_line": "...", "config": {"file", "sha256", "size"},
-     "cpus": n, "distribution": "...", "gpus": n, "memory": MiB, "name": "...",
+     "cpus": n, "distribution": "...", "gpu_reference_values": [{"file", "sha256", "size"}],
+     "gpus": n, "memory": MiB, "name": "...",
      "packages": [{"architecture", "image", "name", "sha256", "version"}], "profile": "...",
-     "root": {"blocks", "hash_offset", "root_hash", "salt"}, "schema": 1,
+     "root": {"blocks", "hash_offset", "root_hash", "salt"}, "schema": 2,
      "source_date_epoch": s, "tools": {"name": "version or digest"},
      "volumes": [{"name", "ref", "repo"}]}
 
 `config` is the file that the config was read from: the SHA-256 and size are of its bytes, without the
-padding of its disk, which lies beside the manifest as `config.disk`.
+padding of its disk, which lies beside the manifest as `config.disk`. `gpu_reference_values` are the files
+inside the root that its GPU gate verifies by, `reference-values.json` and the RIMs that it names; none: such
+an image refuses every GPU.
 """
 
 from __future__ import annotations
@@ -29,7 +32,10 @@ from tinboot.formats.jsonfields import Fields, parse_object
 FILE = "manifest.json"
 CONFIG_DISK = "config.disk"
 
-SCHEMA = 1
+SCHEMA = 2
+
+#: In the root, what names and abridges the other files of `gpu_reference_values`.
+REFERENCE_VALUES = "reference-values.json"
 
 #: Bytes. A thousand packages take 250 kB.
 LIMIT = 4 << 20
@@ -71,7 +77,8 @@ class Package(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """One build. `memory` in MiB, `source_date_epoch` in seconds; packages and tools are sorted."""
+    """One build. `memory` in MiB, `source_date_epoch` in seconds; packages, tools and the files of reference
+    values are sorted."""
 
     name: str
     distribution: str
@@ -89,6 +96,7 @@ class Manifest(NamedTuple):
     packages: tuple[Package, ...]
     tools: tuple[tuple[str, str], ...]
     source_date_epoch: int
+    gpu_reference_values: tuple[Artefact, ...] = ()
 
     @classmethod
     def load(cls, data: bytes) -> Manifest:
@@ -120,6 +128,7 @@ def _document(m: Manifest) -> dict[str, object]:
         "cpus": m.cpus,
         "memory": m.memory,
         "gpus": m.gpus,
+        "gpu_reference_values": [file._asdict() for file in m.gpu_reference_values],
         "volumes": [{"name": v.name, "repo": v.repo, "ref": str(v.ref)} for v in m.volumes],
         "packages": [p._asdict() for p in m.packages],
         "tools": dict(m.tools),
@@ -151,6 +160,7 @@ def _load(data: bytes) -> Manifest:
         packages=tuple(_package(p) for p in top.records("packages")),
         tools=tuple((name, tools.text(name)) for name in sorted(tools.names)),
         source_date_epoch=top.integer("source_date_epoch", 0, 1 << 40),
+        gpu_reference_values=tuple(_artefact(file) for file in top.records("gpu_reference_values")),
     )
     artefacts.end()
     top.end()
@@ -224,5 +234,10 @@ def _consistent(m: Manifest) -> None:
     names = [volume.name for volume in m.volumes]
     if len(set(names)) != len(names):
         raise Malformed("manifest.volumes: two have one name")
+    named = [file.file for file in m.gpu_reference_values]
+    if named and (REFERENCE_VALUES not in named or sorted(set(named)) != named):
+        raise Malformed(
+            f"manifest.gpu_reference_values is not {REFERENCE_VALUES} and RIMs, sorted by file, each once"
+        )
     if any(a >= b for a, b in zip(m.packages, m.packages[1:], strict=False)):
         raise Malformed("manifest.packages is not sorted by image, name, version and architecture, each once")
