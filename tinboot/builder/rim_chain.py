@@ -73,10 +73,11 @@ def verify(ders: Sequence[bytes], at: datetime, trusted: Collection[str]) -> Sig
             f"the chain ends in {chain[-1].name!r} (SHA-256 {root}), which is not trusted",
             "NVIDIA's RIMs end in 'NVIDIA CoRIM signing Root CA'",
         )
-    for position, (certificate, issuer) in enumerate(zip(chain, [*chain[1:], chain[-1]], strict=True)):
+    for position, certificate in enumerate(chain):
         _algorithms(certificate)
         _role(certificate, position)
         _dates(certificate, at)
+    for certificate, issuer in zip(chain, [*chain[1:], chain[-1]], strict=True):
         _issued(certificate, issuer)
     below = [certificate.x509 for certificate in chain[:-1]]
     return Signer(

@@ -87,6 +87,8 @@ def _get(url: str, timeout: float) -> bytes:
                     raise Malformed(f"{url}: an answer of more than {MAX_SIZE} bytes")
                 if time.monotonic() > end:
                     raise _Fails(f"no answer within {timeout:g} seconds")
+            if answer.length:
+                raise _Fails(f"an answer that ends {answer.length} bytes too soon")
             return bytes(found)
     except urllib.error.HTTPError as error:
         with error:
