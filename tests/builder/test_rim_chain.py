@@ -151,6 +151,12 @@ def test_what_is_no_certificate(at: int, data: bytes) -> None:
         rim_chain.verify(ders, NOW, [ROOT])
 
 
+def test_serial_numbers_that_are_not_positive() -> None:
+    """RFC 5280 4.1.2.2; the library warns of them, for now."""
+    with pytest.raises(Malformed, match=r"certificate 1 of the chain cannot be read: .*serial number"):
+        rim_chain.verify(GOOD.replace(0, serial=0).der(), NOW, [ROOT])
+
+
 def test_names() -> None:
     for subject in ((), (("O", "x"),), (("CN", "a"), ("CN", "b"))):
         ders = GOOD.replace(0, subject=subject).der()

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinboot.builder import output, rim, rim_chain, rim_document, rim_id
+from tinboot.builder.gpu_reference import RIMS, VALUES
 from tinboot.builder.rim import VerifiedRim
 from tinboot.formats import gpureference
 from tinboot.formats.errors import Refused, TinbootError
 from tinboot.formats.gpureference import ReferenceValues, Rim
-
-VALUES = "reference-values.json"
-RIMS = "rims"
 
 
 class Source(NamedTuple):

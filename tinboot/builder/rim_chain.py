@@ -8,6 +8,7 @@ no answer to that offline, and what is pinned is measured and read by people.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -28,6 +29,7 @@ NVIDIA = "12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1"
 COUNTS = range(2, 7)
 
 _UNREADABLE = (
+    UserWarning,  # of cryptography, about what it bears with for now
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -103,13 +105,15 @@ def fingerprint(pem: bytes) -> tuple[str, str]:
 
 def _read(number: int, der: bytes) -> _Certificate:
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        names = [str(n.value) for n in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        extensions = {extension.oid: extension for extension in certificate.extensions}
-        found = [extensions.get(oid) for oid in (ExtensionOID.KEY_USAGE, ExtensionOID.BASIC_CONSTRAINTS)]
-        usage, constraints = (None if extension is None else extension.value for extension in found)
-        critical = frozenset(oid for oid, extension in extensions.items() if extension.critical)
-        key = certificate.public_key()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            certificate = x509.load_der_x509_certificate(der)
+            names = [str(n.value) for n in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+            extensions = {extension.oid: extension for extension in certificate.extensions}
+            found = [extensions.get(oid) for oid in (ExtensionOID.KEY_USAGE, ExtensionOID.BASIC_CONSTRAINTS)]
+            usage, constraints = (None if extension is None else extension.value for extension in found)
+            critical = frozenset(oid for oid, extension in extensions.items() if extension.critical)
+            key = certificate.public_key()
     except _UNREADABLE as error:
         raise Malformed(f"certificate {number} of the chain cannot be read: {error}") from None
     if len(names) != 1:

@@ -8,25 +8,16 @@ from pathlib import Path
 
 import click
 
-from tinboot.builder import gpu_pin, output, rim_chain, rim_id, rim_service
+from tinboot.builder import gpu_pin, rim_chain, rim_id, rim_service
 from tinboot.builder.gpu_pin import Pinned, Source
+from tinboot.cli import parameters
 from tinboot.formats.errors import Malformed
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
-_LIMIT = 64 << 10  # bytes of a root
 
 
-def _time(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
-    """RFC 3339, with its zone."""
-    if value is None:
-        return None
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no time like 2026-11-25T12:00:00Z") from None
-    if found.tzinfo is None:
-        raise click.BadParameter(f"{value!r} has no time zone: add Z or +01:00")
-    return found.astimezone(UTC)
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    return None if value is None else parameters.moment(ctx, param, value)
 
 
 def _drivers(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -63,11 +54,11 @@ def _id(value: str) -> str:
     "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, metavar="DIR", help="To make."
 )
 @click.option(
-    "--at", metavar="TIME", callback=_time, help="When the RIMs must be valid, RFC 3339. Default: now."
+    "--at", metavar="TIME", callback=_moment, help="When the RIMs must be valid, RFC 3339. Default: now."
 )
 @click.option(
     "--trust-root",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=parameters.FILE,
     metavar="CERT",
     help="TESTS ONLY: trust this root of RIMs, too.",
 )
@@ -110,10 +101,7 @@ def command(
 
 def _root(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            fingerprint, name = rim_chain.fingerprint(file.read(_LIMIT))
-    except OSError as error:
-        raise output.unavailable(error, path) from error
+        fingerprint, name = rim_chain.fingerprint(parameters.read(path))
     except Malformed as error:
         raise Malformed(f"{path}: {error.message}", error.hint) from error
     if fingerprint != rim_chain.NVIDIA:
