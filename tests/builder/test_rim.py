@@ -16,7 +16,7 @@ from stub_gpu_report import Contents, Kind
 from stub_nvidia import Arch
 from stub_rim import Resource, Rim
 
-from tinboot.builder import rim
+from tinboot.builder import rim, rim_document, rim_signature
 from tinboot.builder.rim import VerifiedRim
 from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError
 
@@ -62,6 +62,13 @@ def test_nobody_else_makes_one() -> None:
         VerifiedRim(object(), found.content, found.signer, found.data)
     with pytest.raises(AttributeError, match="cannot be set"):
         found.data = b""
+
+
+@pytest.mark.parametrize("other", [VBIOS.unsigned(), fake_nvidia.rim("driver")])
+def test_what_was_signed_must_be_what_it_says(other: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rim_signature, "verify", lambda *_: rim_document.parse(other))
+    with pytest.raises(Mismatch, match="what was signed is not what the RIM says"):
+        verify(fake_nvidia.rim("driver"))
 
 
 def test_nvidias_own() -> None:
