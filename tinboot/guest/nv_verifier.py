@@ -21,7 +21,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -32,6 +31,7 @@ from tinboot.guest import confined, nv_claims
 from tinboot.guest.nv_claims import CHAINS, DEVICE, DRIVER, VBIOS, Expected
 from tinboot.verify import certificate, gpu_ocsp, gpu_roots
 from tinboot.verify.certificate import Certificate
+from tinboot.verify.der import SEQUENCE, Der, context
 
 FOLDER = Path("/usr/lib/tinboot/nv-verifier")
 
@@ -114,7 +114,7 @@ def appraise(
         "report": base64.b64encode(evidence.evidence).decode(),
         "certificates": base64.b64encode(evidence.certificate).decode(),
         "device_root": _pem(chain[-1].der),
-        "rim_root": _pem(signers[rims[0].id][-1].der),
+        "rim_root": _pem(signers[rims[0].id][-1]),
         "rims": {rim.id: files[rim.id].decode() for rim in rims},
         "ocsp": staples or {},
         "revocation": [_MODES[name] for name in sorted(asked)],
@@ -130,9 +130,9 @@ def appraise(
         chain[1].common_name,
         chain[0].serial,
         {
-            DEVICE: _end(chain),
-            DRIVER: _end(signers[compared["driver"].id]),
-            VBIOS: _end(signers[compared["vbios"].id]),
+            DEVICE: min(one.not_after for one in chain),
+            DRIVER: compared["driver"].not_after,
+            VBIOS: compared["vbios"].not_after,
         },
         asked,
     )
@@ -199,13 +199,13 @@ def _rims(installed: Installed, reference: ReferenceValues, files: Mapping[str, 
     return tuple(found)
 
 
-def _signers(rim: Rim, xml: bytes) -> tuple[Certificate, ...]:
-    """The certificates that the RIM carries; the last is the root that was pinned."""
+def _signers(rim: Rim, xml: bytes) -> tuple[bytes, ...]:
+    """The certificates that the RIM carries, DER; the last is the root that was pinned."""
     try:
-        chain = tuple(certificate.parse(base64.b64decode(match[1])) for match in _CERTIFICATE.finditer(xml))
+        chain = tuple(base64.b64decode(match[1]) for match in _CERTIFICATE.finditer(xml))
     except ValueError as error:
         raise Malformed(f"a certificate of the RIM {rim.id} is not in base64: {error}") from error
-    if not chain or chain[-1].fingerprint != rim.root:
+    if not chain or hashlib.sha256(chain[-1]).hexdigest() != rim.root:
         raise Mismatch(f"the RIM {rim.id} does not end in its pinned root {rim.root}")
     return chain
 
@@ -230,19 +230,22 @@ def _staples(answers: Sequence[bytes]) -> dict[str, str]:
 def _asked(
     staples: Mapping[str, str] | None,
     rims: Sequence[Rim],
-    signers: Mapping[str, Sequence[Certificate]],
+    signers: Mapping[str, Sequence[bytes]],
 ) -> frozenset[str]:
     """The chains whose revocation the package is to check: a RIM's only where there is an answer for it."""
     if staples is None:
         return frozenset()
     kinds = {"driver": DRIVER, "vbios": VBIOS}
     return frozenset({DEVICE}) | {
-        kinds[rim.kind] for rim in rims if any(str(one.serial) in staples for one in signers[rim.id][:-1])
+        kinds[rim.kind] for rim in rims if any(str(_serial(data)) in staples for data in signers[rim.id][:-1])
     }
 
 
-def _end(chain: Sequence[Certificate]) -> datetime:
-    return min(one.not_after for one in chain)
+def _serial(data: bytes) -> int:
+    """Of a certificate, DER (RFC 5280, 4.1). `certificate` does not take how those of RIMs write times."""
+    body = Der(data).take(SEQUENCE).take(SEQUENCE)
+    body.take(context(0))
+    return body.integer()
 
 
 def _pem(der: bytes) -> str:
