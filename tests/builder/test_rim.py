@@ -229,6 +229,18 @@ TWO = Resource(3, "False", ("1" * 96, "2" * 96)).xml()
         ("    <ns0:Entity ", "    <ns0:Link/><ns0:Entity ", "line 2: .*Link, expected .*Entity"),
         ("    </ns0:Payload>", "</ns0:Payload><ns0:Payload/>", "Payload, expected .*Signature"),
         ("    </ns0:Payload>", "</ns0:Payload>x", "line 1: SoftwareIdentity: text where elements alone"),
+        ('tagCreator"/>', 'tagCreator"><ns0:Meta/></ns0:Entity>', "line 2: Meta: an element too many"),
+        ('Id="5703"/>', 'Id="5703"><ns0:Meta/></ns0:Meta>', "line 3: Meta: an element too many"),
+        (
+            f' ns2:Hash0="{ZEROS}" name="Measurement_3"',
+            ' name="Measurement_3"',
+            f"{LINE}1 alternatives, and 0",
+        ),
+        (
+            FIRST,
+            FIRST.replace(f'alternatives="1" ns2:Hash0="{ZEROS}"', 'alternatives="0"'),
+            f"{LINE}0 alternatives, and 0 digests",
+        ),
         ("tagId=", "id=", "line 1: SoftwareIdentity: no attribute tagId"),
     ],
 )

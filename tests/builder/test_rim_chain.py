@@ -89,6 +89,7 @@ def without(oid: str) -> Change:
         (2, small_key, "the key of 'NVIDIA Reference Value GH100 CA' is not of P-384"),
         (0, with_constraints(der.true()), "'HCC RIM L4 Signer', which signed the RIM, is an authority"),
         (0, without(KEY_USAGE), "which signed the RIM, may not sign data"),
+        (0, with_usage(b"\x03\x02\x03\x08"), "which signed the RIM, may not sign data"),
         (0, with_usage(CERTS), "which signed the RIM, may not sign data"),
         (0, with_usage(b"\x03\x02\x02\x84"), "which signed the RIM, may not sign data, or may sign certif"),
         (1, with_constraints(), "'NVIDIA Reference Value L3 GH100 002' is not marked as an authority"),

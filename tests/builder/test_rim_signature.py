@@ -133,6 +133,16 @@ def again(name: str) -> str:
         (stub_rim.C14N, "http://www.w3.org/2001/10/xml-exc-c14n#", "Method: the algorithm '.*xml-exc-c14n#'"),
         (stub_rim.C14N, "http://www.w3.org/TR/2001/REC-xml-c14n-20010315", "Method: the algorithm '.*-2001"),
         (stub_rim.C14N, f"{stub_rim.C14N}#WithComments", "Method: the algorithm '.*#WithComments'"),
+        (
+            f'<ds:CanonicalizationMethod Algorithm="{stub_rim.C14N}"/>',
+            f'<ds:CanonicalizationMethod Algorithm="{stub_rim.C14N}"><a/></ds:CanonicalizationMethod>',
+            "a: an element too many",
+        ),
+        (
+            TRANSFORM(f"{DSIG}enveloped-signature"),
+            TRANSFORM(f"{DSIG}enveloped-signature").replace("/>", "><ds:XPath>/</ds:XPath></ds:Transform>"),
+            "XPath: an element too many",
+        ),
         ("#ecdsa-sha384", "#ecdsa-sha256", "SignatureMethod: the algorithm '.*sha256', expected '.*sha384'"),
         ("#ecdsa-sha384", "#hmac-sha384", "SignatureMethod: the algorithm '.*hmac-sha384'"),
         ("#ecdsa-sha384", "#rsa-sha384", "SignatureMethod: the algorithm '.*rsa-sha384'"),

@@ -98,7 +98,6 @@ def check_output(folder: Path, *, force: bool) -> None:
 
 def write(pinned: Pinned, folder: Path, *, force: bool = False) -> None:
     """Makes `folder` whole or not at all; with `force` in place of one that was made before."""
-    check_output(folder, force=force)
     with output.scratch(folder) as scratch:
         made = scratch / "gpu"
         try:
