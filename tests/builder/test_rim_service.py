@@ -6,12 +6,19 @@ import hashlib
 import http.server
 import json
 import socket
+import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import fake_nvidia
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tinboot.builder import rim_service
 from tinboot.formats.errors import Malformed, Unavailable
@@ -175,6 +182,34 @@ def test_an_answer_that_never_ends(service: Service) -> None:
     with pytest.raises(Unavailable, match=r"no answer within 0.2 seconds, 4 times"):
         fetch(service, timeout=0.2)
     service.drip.set()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_https(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    start = datetime.now(UTC) - timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "server.pem").write_bytes(pem + certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "empty.pem").touch()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    service.socket = context.wrap_socket(service.socket, server_side=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / ("server.pem" if trusted else "empty.pem")))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    url = f"https://localhost:{service.server_address[1]}/v1/rim"
+    pauses = Pauses()
+    if trusted:
+        assert rim_service.fetch(ID, url, timeout=5, pause=pauses) == RIM
+    else:
+        with pytest.raises(Unavailable, match=r"/v1/rim/NV_.*certificate"):
+            rim_service.fetch(ID, url, timeout=5, pause=pauses)
+    assert pauses == []
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

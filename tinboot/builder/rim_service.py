@@ -14,6 +14,7 @@ import hashlib
 import http.client
 import json
 import socket
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -98,7 +99,8 @@ def _get(url: str, timeout: float) -> bytes:
             raise Unavailable(f"{url}: HTTP {error.code}", hint) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        if isinstance(reason, socket.gaierror):  # most often there is no network at all
+        # most often there is no network at all; and whoever is not the service will not be it in a second
+        if isinstance(reason, (socket.gaierror, ssl.SSLCertVerificationError)):
             raise Unavailable(f"{url}: {reason.strerror}", _OFFLINE) from None
         raise _Fails(str(reason) or type(error).__name__) from None
 
