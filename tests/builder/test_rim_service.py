@@ -46,7 +46,7 @@ class Service(http.server.ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1/rim"
+        return f"http://127.0.0.1:{self.server_port}/v1/rim"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -202,7 +202,7 @@ def test_https(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     service.socket = context.wrap_socket(service.socket, server_side=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / ("server.pem" if trusted else "empty.pem")))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-    url = f"https://localhost:{service.server_address[1]}/v1/rim"
+    url = f"https://localhost:{service.server_port}/v1/rim"
     pauses = Pauses()
     if trusted:
         assert rim_service.fetch(ID, url, timeout=5, pause=pauses) == RIM
@@ -236,7 +236,8 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "x", "file:///etc", "ftp://a/b", "http://", "http://a/?x", "http://a/#x"]
+    "url",
+    ["", "x", "file:///etc", "ftp://a.example/b", "http:", "http://a.example/?x", "http://a.example/#x"],
 )
 def test_what_is_no_service(url: str) -> None:
     with pytest.raises(Malformed, match="is no http or https URL"):

@@ -136,8 +136,8 @@ def test_nvidias_samples(tmp_path: Path) -> None:
         (["vbios.xml", "--trust-root", "none"], 6, "none: No such file or directory"),
         (["--driver", "x"], 2, "is not as 550.90.07"),
         (["--vbios", "96.00.9F.00.01"], 2, "is not as 550.90.07"),
-        (["--driver", "1.1.1", "--rim-service", "ftp://a"], 2, "is not as 550.90.07"),
-        (["--driver", "550.90.07", "--rim-service", "ftp://a"], 3, "is no http or https URL"),
+        (["--driver", "1.1.1", "--rim-service", "ftp://a.example"], 2, "is not as 550.90.07"),
+        (["--driver", "550.90.07", "--rim-service", "ftp://a.example"], 3, "is no http or https URL"),
         (["vbios.xml", "--at", "2026"], 2, "no time"),
     ],
 )
@@ -178,7 +178,7 @@ def service() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1/rim"
+        yield f"http://127.0.0.1:{server.server_port}/v1/rim"
         server.shutdown()
         thread.join()
 
