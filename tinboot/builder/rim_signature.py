@@ -4,7 +4,7 @@
     Canonical XML 1.1; SHA-384; ECDSA of P-384, r and s of 48 bytes each (6.4.3); certificates, leaf first
 
 `read` demands that form; signxml then verifies it with the key of a leaf whose chain was verified
-(rim_chain.py), and what it says was signed is what counts (docs/adr/0008).
+(rim_chain.py), and what it says was signed is what counts (docs/adr/0009).
 """
 
 from __future__ import annotations
