@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -97,10 +99,21 @@ def test_it_has_no_privileges_and_cannot_have_any() -> None:
 
 def test_supplementary_groups_of_root_are_gone() -> None:
     if os.geteuid() != 0:
-        pytest.skip(
-            "a user cannot give up groups in a namespace of his own; nor do they open anything of root's"
-        )
-    assert json.loads(run("say(os.getgroups())")) == []
+        pytest.skip("a user cannot give up groups in a namespace of his own, nor do they open what is root's")
+    before = os.getgroups()
+    os.setgroups([0, 4])
+    try:
+        assert json.loads(run("say(os.getgroups())")) == []
+    finally:
+        os.setgroups(before)
+
+
+def test_its_namespaces_are_its_own() -> None:
+    kinds = ["ipc", "mnt", "net", "pid", "uts"]
+    said = json.loads(run(f"say([os.readlink('/proc/self/ns/' + kind) for kind in {kinds}])"))
+    for kind, own in zip(kinds, said, strict=True):
+        assert own.startswith(f"{kind}:[")
+        assert own != os.readlink(f"/proc/self/ns/{kind}")
 
 
 def test_it_writes_nowhere_but_in_its_own_folder(tmp_path: Path) -> None:
@@ -123,15 +136,18 @@ def test_it_writes_nowhere_but_in_its_own_folder(tmp_path: Path) -> None:
 def test_what_it_writes_is_bounded() -> None:
     said = run(
         """
+        def one():
+            with open("one", "wb") as file:
+                file.write(bytes(5 << 20))
         def fill():
             for number in range(100):
                 with open(str(number), "wb") as file:
                     file.write(bytes(1 << 20))
-        say([attempt(fill), sum(os.path.getsize(name) for name in os.listdir("."))])
+        say([attempt(one), attempt(fill), sum(os.path.getsize(name) for name in os.listdir("."))])
         """
     )
-    error, size = json.loads(said)
-    assert error == "OSError"
+    *errors, size = json.loads(said)
+    assert errors == ["OSError", "OSError"]
     assert size <= confine.HOME_BYTES
 
 
@@ -190,7 +206,30 @@ def test_it_ends_at_the_deadline_with_all_that_it_started() -> None:
             """,
             seconds=2,
         )
-    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in _bytes(path)]
+    assert not left(mark)
+
+
+def test_it_ends_when_what_confines_it_is_killed() -> None:
+    python, _ = second_verifier.interpreter()
+    mark = f"tinboot-left-behind-{os.getpid()}"
+    program = second_verifier.folder() / "program.py"
+    program.write_text("import os, time; os.write(3, b'.'); time.sleep(99)")
+    answer, its_answer = os.pipe()
+    command = [python, *confined.FLAGS, str(confined.CONFINE), str(its_answer)]
+    command += [python, *confined.FLAGS, str(program), mark]
+    with subprocess.Popen(command, pass_fds=(its_answer,), start_new_session=True) as started:
+        os.close(its_answer)
+        assert os.read(answer, 1) == b"."
+        started.kill()
+    ready, _, _ = select.select([answer], [], [], 20.0)
+    assert ready, "the program outlived it"
+    assert os.read(answer, 1) == b""  # nobody holds the other end
+    os.close(answer)
+
+
+def left(mark: str) -> list[Path]:
+    """Processes with `mark` on their command line."""
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in _bytes(path)]
 
 
 def _bytes(path: Path) -> bytes:

@@ -90,7 +90,10 @@ def _become_nobody(privileged: bool) -> None:
 
 
 def main(answer: int, command: list[str]) -> NoReturn:
-    """Ends as the program does; 128 and more: the number of the signal that ended it."""
+    """Ends as the program does; 128 and more: the number of the signal that ended it.
+
+    SIGTERM ends the program and all that it started, and then this.
+    """
     try:
         privileged = os.geteuid() == 0
         _separate(privileged)
@@ -106,6 +109,8 @@ def main(answer: int, command: list[str]) -> NoReturn:
         print(f"confine: {error}", file=sys.stderr, flush=True)
         os._exit(REFUSED)
     os.close(answer)
+    # its end is that of every process in its namespace: whoever waits for this one finds none of them
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)

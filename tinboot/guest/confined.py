@@ -53,9 +53,7 @@ def ask(python: str, program: Sequence[str], question: bytes, seconds: float = D
         except subprocess.TimeoutExpired:
             raise Unavailable("the verifier's process closed its output and did not end") from None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
+            _end(started)
     finally:
         for file_descriptor in (answer, chatter, its_answer, its_chatter):
             if file_descriptor >= 0:
@@ -82,6 +80,16 @@ def _start(
         )
     except OSError as error:
         raise Unavailable(f"cannot start {python}: {error.strerror}") from error
+
+
+def _end(started: subprocess.Popen[bytes]) -> None:
+    """With all that it started, of which nothing is left when this returns."""
+    started.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        started.wait(2.0)
+    with contextlib.suppress(ProcessLookupError):  # whatever did not hear that
+        os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
 
 
 def _listen(answer: int, chatter: int, deadline: float, seconds: float) -> tuple[bytes, bytes]:
