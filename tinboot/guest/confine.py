@@ -105,7 +105,7 @@ def main(answer: int, command: list[str]) -> NoReturn:
             _become_nobody(privileged)
             os.umask(0o077)
             os.execve(command[0], command, dict(os.environ))  # noqa: S606 - that is what it is for
-    except Exception as error:
+    except (OSError, ValueError) as error:
         print(f"confine: {error}", file=sys.stderr, flush=True)
         os._exit(REFUSED)
     os.close(answer)
