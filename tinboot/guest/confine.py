@@ -34,7 +34,7 @@ LIMITS = (
     (resource.RLIMIT_NOFILE, 64),
     (resource.RLIMIT_FSIZE, 4 << 20),
     (resource.RLIMIT_CORE, 0),
-    (resource.RLIMIT_CPU, 10),
+    (resource.RLIMIT_CPU, 30),
 )
 
 # include/uapi/linux/sched.h

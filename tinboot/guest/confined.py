@@ -22,8 +22,8 @@ CONFINE = Path(__file__).with_name("confine.py")
 ANSWER_LIMIT = 256 << 10  # bytes on descriptor 3; a verdict has 6 KiB
 CHATTER_LIMIT = 1 << 20  # bytes on standard output and error; the package says 8 KiB
 
-#: Seconds: half a second is usual, two were seen on a machine that is busy.
-DEADLINE = 10.0
+#: Seconds. Natively 0.2, and 0.6 from a cold disk; ten to twenty times that where all is emulated.
+DEADLINE = 30.0
 
 #: -I: nothing of the environment or the current folder; -S: no packages but those that are named.
 FLAGS = ("-I", "-S", "-B", "-W", "ignore")
