@@ -18,6 +18,8 @@ import stub_nvidia
 import stub_ocsp
 import vectors
 from gpu_mutations import NOW, Subject
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tinboot.builder import places
 from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
@@ -36,6 +38,9 @@ def with_rims() -> Subject:
     """Answers about all certificates that NVIDIA's verifier asks about."""
     about_rims = stub_ocsp.answers(gpu_mutations.signers(), NOW)
     return gpu_mutations.subject(answers=[*gpu_mutations.answers(), *about_rims])
+
+
+WITH_RIMS = with_rims()
 
 
 def test_a_confirmation_says_what_was_confirmed() -> None:
@@ -97,6 +102,10 @@ def _record(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 _DRIVER, _VBIOS = GOOD.rims
 
 
+def _pin_again(data: bytes) -> tuple[Rim, bytes]:
+    return _DRIVER[0]._replace(sha256=hashlib.sha256(data).hexdigest()), data
+
+
 @pytest.mark.parametrize(
     ("subject", "error", "said"),
     [
@@ -118,11 +127,12 @@ _DRIVER, _VBIOS = GOOD.rims
             Mismatch,
             "does not end in its pinned root",
         ),
+        (GOOD._replace(rims=(_pin_again(b"\xff" + _DRIVER[1]), _VBIOS)), Malformed, "is not UTF-8"),
         (GOOD._replace(root=b"no certificate"), Malformed, "PEM blocks"),
         (GOOD._replace(answers=(b"\x30\x00",)), Malformed, "offset"),
         (GOOD._replace(evidence=GOOD.evidence._replace(certificate=b"")), Malformed, "PEM blocks"),
     ],
-    ids=["driver", "vbios", "no-rim", "hash", "roots", "root", "device-root", "answer", "chain"],
+    ids=["driver", "vbios", "none", "hash", "roots", "root", "text", "device-root", "answer", "chain"],
 )
 def test_what_is_not_worth_asking(
     subject: Subject, error: type[TinbootError], said: str, monkeypatch: pytest.MonkeyPatch
@@ -165,7 +175,7 @@ def verdict() -> dict[str, Any]:
             return jobs[-1]
 
         patch.setattr(confined, "ask", asking)
-        gpu_mutations.confirm(with_rims())
+        gpu_mutations.confirm(WITH_RIMS)
     found: dict[str, Any] = json.loads(jobs[0])
     return found
 
@@ -206,7 +216,7 @@ def with_claims(verdict: dict[str, Any], claims: dict[str, Any], **overall: obje
 
 def test_the_verdict_as_it_was_given_counts(verdict: dict[str, Any], say: Callable[[object], None]) -> None:
     say(with_claims(verdict, claims_of(verdict)))
-    assert gpu_mutations.confirm(with_rims()).revocation == set(CHAINS)
+    assert gpu_mutations.confirm(WITH_RIMS).revocation == set(CHAINS)
 
 
 def _names() -> list[str]:
@@ -238,7 +248,7 @@ def test_every_claim_counts(
     _change(claims, name, _CHANGES[change])
     say(with_claims(verdict, claims))
     with pytest.raises(NotGood) as caught:
-        gpu_mutations.confirm(with_rims())
+        gpu_mutations.confirm(WITH_RIMS)
     assert all(told.startswith(name) for told in caught.value.claims)
     assert caught.value.claims
 
@@ -246,7 +256,7 @@ def test_every_claim_counts(
 def test_a_claim_too_many_refuses(verdict: dict[str, Any], say: Callable[[object], None]) -> None:
     say(with_claims(verdict, claims_of(verdict) | {"x-nvidia-attestation-warning": "on hold"}))
     with pytest.raises(NotGood, match="on hold"):
-        gpu_mutations.confirm(with_rims())
+        gpu_mutations.confirm(WITH_RIMS)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +279,7 @@ def test_the_token_over_the_claims_counts(
 ) -> None:
     say(with_claims(verdict, claims_of(verdict), **overall))
     with pytest.raises(NotGood, match="overall"):
-        gpu_mutations.confirm(with_rims())
+        gpu_mutations.confirm(WITH_RIMS)
 
 
 @pytest.mark.parametrize(
@@ -301,19 +311,19 @@ def test_good_claims_are_not_enough(
 ) -> None:
     say(verdict | change)
     with pytest.raises(Refused, match=said):
-        gpu_mutations.confirm(with_rims())
+        gpu_mutations.confirm(WITH_RIMS)
 
 
 def test_a_verdict_of_another_gpu_refuses(verdict: dict[str, Any], say: Callable[[object], None]) -> None:
     say(verdict)
-    other = with_rims()._replace(evidence=gpu_mutations.subject(chain=stub_nvidia.chain(number=1)).evidence)
+    other = WITH_RIMS._replace(evidence=gpu_mutations.subject(chain=stub_nvidia.chain(number=1)).evidence)
     with pytest.raises(NotGood, match="ueid"):
         gpu_mutations.confirm(other)
 
 
 def test_a_verdict_for_another_nonce_refuses(verdict: dict[str, Any], say: Callable[[object], None]) -> None:
     say(verdict)
-    subject = with_rims()
+    subject = WITH_RIMS
     with pytest.raises(NotGood, match="eat_nonce"):
         gpu_mutations.confirm(subject._replace(evidence=subject.evidence._replace(nonce=bytes(32))))
 
@@ -364,6 +374,29 @@ def test_what_is_no_verdict_is_never_taken_for_one(said: object, say: Callable[[
     say(said)
     with pytest.raises((Unavailable, Malformed)):
         gpu_mutations.confirm(GOOD)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_altered_verdict_never_says_anything_else(
+    verdict: dict[str, Any], say: Callable[[object], None], data: st.DataObject
+) -> None:
+    """A byte, or one of what is inside its tokens: refused, or it was one that says nothing."""
+    if data.draw(st.booleans()):
+        said = bytearray(json.dumps(verdict).encode())
+        said[data.draw(st.integers(0, len(said) - 1))] ^= data.draw(st.integers(1, 255))
+        say(bytes(said))
+    else:
+        claims = bytearray(json.dumps(claims_of(verdict)).encode())
+        claims[data.draw(st.integers(0, len(claims) - 1))] ^= data.draw(st.integers(1, 255))
+        body = base64.urlsafe_b64encode(claims).rstrip(b"=").decode()
+        say(verdict | {"token": [verdict["token"][0], {"GPU-0": f"e30.{body}.c2ln"}]})
+    try:
+        found = gpu_mutations.confirm(WITH_RIMS)
+    except TinbootError:
+        return
+    moment = {"nbf", "exp", "iat", "jti"}
+    assert found.claims == {n: value for n, value in claims_of(verdict).items() if n not in moment}
 
 
 # --- a child that fails ---------------------------------------------------------------------------

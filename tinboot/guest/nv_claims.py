@@ -138,4 +138,4 @@ def _differences(found: dict[str, object], want: dict[str, object], where: str) 
             wrong |= _differences(value, expected, f"{where}{name}.")
         elif name not in want or type(value) is not type(expected) or value != expected:
             wrong[where + name] = value
-    return wrong | {where + name: None for name in want.keys() - found.keys()}
+    return wrong | {where + name: None for name in want if name not in found}

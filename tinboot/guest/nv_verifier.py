@@ -115,7 +115,7 @@ def appraise(
         "certificates": base64.b64encode(evidence.certificate).decode(),
         "device_root": _pem(chain[-1].der),
         "rim_root": _pem(signers[rims[0].id][-1]),
-        "rims": {rim.id: files[rim.id].decode() for rim in rims},
+        "rims": {rim.id: _text(rim, files[rim.id]) for rim in rims},
         "ocsp": staples or {},
         "revocation": [_MODES[name] for name in sorted(asked)],
     }
@@ -197,6 +197,13 @@ def _rims(installed: Installed, reference: ReferenceValues, files: Mapping[str, 
     if len({rim.root for rim in found}) != 1:
         raise Refused("the RIMs of driver and VBIOS end in different roots")
     return tuple(found)
+
+
+def _text(rim: Rim, xml: bytes) -> str:
+    try:
+        return xml.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(f"the RIM {rim.id} is not UTF-8: {error}") from error
 
 
 def _signers(rim: Rim, xml: bytes) -> tuple[bytes, ...]:
