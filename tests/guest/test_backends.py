@@ -10,10 +10,20 @@ from collections.abc import Callable
 
 import gpu_mutations
 import pytest
+import second_verifier
 import stub_nvidia
 from backend_cases import CASES, DRIVERS, NOTED, PADDING, STUBS, Case
 from gpu_faults import FAULTS
-from gpu_mutations import ACCEPTS
+from gpu_mutations import ACCEPTS, Subject
+
+from tinboot.formats.gpuevidence import ARCHITECTURES
+from tinboot.formats.gpugate import Job
+from tinboot.formats.halt import Refusal
+from tinboot.guest import gpu_verdict
+from tinboot.guest.gpu_image import Image
+from tinboot.guest.nv_verifier import Place
+from tinboot.guest.nvml import Collected, Gpu
+from tinboot.verify import gpu_roots
 
 Told = Callable[[str, object], None]
 
@@ -64,3 +74,67 @@ def test_what_only_pinning_refuses() -> None:
 def test_no_stub_fault_is_accepted_by_both_but_what_no_evidence_shows() -> None:
     assert {name for name, found in STUBS.items() if found == (ACCEPTS, ACCEPTS)} == DRIVERS.keys()
     assert {name for name, (native, second) in STUBS.items() if native == ACCEPTS != second} == PADDING
+
+
+# --- what the gate makes of the two -------------------------------------------------------------------
+
+BOTH = ("native", "nv-local-gpu-verifier")
+
+
+def decide(subject: Subject, verifiers: tuple[str, ...] = BOTH, place: Place | None = None) -> None:
+    """As the gate does with one such GPU; raises `Refusal`."""
+    revocation = "relying-party" if subject.answers is None else "ocsp"
+    architecture = ARCHITECTURES[subject.evidence.arch]
+    fingerprint = gpu_roots.one_root(subject.root).fingerprint
+    gpu_verdict.decide(
+        Job(1, architecture, verifiers, revocation, ""),
+        Image(b"", subject.reference, subject.root, fingerprint, subject.files),
+        subject.answers or (),
+        Collected(
+            subject.installed.driver_version,
+            (
+                Gpu(
+                    *("", subject.installed.vbios_version),
+                    *(subject.evidence.certificate, subject.evidence.evidence),
+                ),
+            ),
+        ),
+        gpu_mutations.NONCE,
+        gpu_mutations.NOW,
+        place or second_verifier.place(),
+    )
+
+
+def test_the_gate_opens_where_both_accept() -> None:
+    decide(gpu_mutations.subject())
+    decide(
+        gpu_mutations.subject(arch="BLACKWELL", answers=gpu_mutations.answers(stub_nvidia.chain("BLACKWELL")))
+    )
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.native == ACCEPTS != case.second])
+def test_the_second_verifiers_no_shuts_the_gate(name: str) -> None:
+    subject = CASES[name].make()
+    decide(subject, ("native",))
+    with pytest.raises(Refusal) as caught:
+        decide(subject)
+    assert caught.value.reason == "gpu-second-verifier"
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.native != ACCEPTS == case.second])
+def test_the_native_verifiers_no_shuts_the_gate(name: str) -> None:
+    """And the second one is not asked any more."""
+    nowhere = Place(second_verifier.folder())
+    with pytest.raises(Refusal) as caught:
+        decide(CASES[name].make(), place=nowhere)
+    assert caught.value.reason in {*gpu_verdict.REASONS.values(), "gpu-revoked", "gpu-ocsp-missing"}
+
+
+def test_a_second_verifier_that_fails_shuts_the_gate() -> None:
+    folder = second_verifier.folder()
+    (folder / "site").mkdir()
+    (folder / "child.py").write_text("raise SystemExit(1)")
+    place = second_verifier.place()._replace(folder=folder)
+    with pytest.raises(Refusal) as caught:
+        decide(gpu_mutations.subject(), place=place)
+    assert caught.value.reason == "gpu-second-verifier-failed"
