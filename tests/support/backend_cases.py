@@ -22,6 +22,7 @@ from gpu_alterations import (
     authored,
     blackwell,
     by_issuer,
+    by_issuer_alone,
     by_nobody,
     certificates,
     conflicting,
@@ -401,6 +402,7 @@ add(
     ),
 )
 add(ACCEPTS, ACCEPTS, ocsp_by_the_issuer=ocsp(by_issuer))
+add(ACCEPTS, CERTIFICATES, ocsp_by_the_issuer_alone=ocsp(by_issuer_alone))
 add(
     "ocsp-strays",
     RIM_CERTIFICATES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import stub_der as der
 import stub_gpu_report
 import stub_nvidia
 import stub_ocsp
@@ -119,6 +120,21 @@ def no_purpose(a: list[Answer]) -> list[Answer]:
 
 def by_nobody(a: list[Answer]) -> list[Answer]:
     return [a[0]._replace(signer=a[0].signer._replace(key=stub_nvidia.key("nobody's"))), *a[1:]]
+
+
+class Bare(Answer):
+    """One that encloses no certificate: whoever checks it has the responder's."""
+
+    def pack(self) -> bytes:
+        data = self._data()
+        signature = der.bits(stub_nvidia.sign(self.signer.key, data))
+        basic = der.octets(der.sequence(data, stub_nvidia.ECDSA_SHA384, signature))
+        typed = der.sequence(der.oid("1.3.6.1.5.5.7.48.1.1"), basic)
+        return der.sequence(der.element(0x0A, b"\0"), der.context(0, typed))
+
+
+def by_issuer_alone(a: list[Answer]) -> list[Answer]:
+    return [Bare(*by_issuer(a)[0]), *a[1:]]
 
 
 def by_issuer(a: list[Answer]) -> list[Answer]:
