@@ -137,6 +137,11 @@ def answers(chain: Chain | None = None) -> list[Answer]:
     return stub_ocsp.answers(chain or stub_nvidia.chain(), NOW)[1:]
 
 
+def all_answered() -> Subject:
+    """A good one, with answers about RIMs' signers, too: NVIDIA's verifier is left without a question."""
+    return subject(answers=[*answers(), *stub_ocsp.answers(signers(), NOW)])
+
+
 def native(subject: Subject) -> str:
     """`ACCEPTS`, or the check that decides."""
     revocation = gpu_policy.revocation("relying-party" if subject.answers is None else "ocsp")
