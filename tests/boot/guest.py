@@ -6,14 +6,16 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import measured_boot
 import stub_files
+import stub_gpu_files
 import testcpio
 from arguments import Disk, arguments
 from boot import BootResult, boot
+from gpu import Gpus
 from hostile_disks import config_disk
 from machine import Machine
 from psp import GOOD, Behaviour, Psp
@@ -61,6 +63,9 @@ class Guest:
     #: How its stub PSP answers, and through which interface. None: it has no PSP, no stub in its initrd.
     behaviour: Behaviour | None = GOOD
     interface: stub_files.Kind = "cuse"
+    #: Its stub GPUs, and what its image knows of GPUs (stub_gpu_files.known). None: it has no GPU.
+    gpus: Gpus | None = None
+    known: stub_gpu_files.Known = field(default_factory=dict)
 
     @property
     def cmdline(self) -> str:
@@ -73,9 +78,11 @@ class Guest:
         return [self.config_disk, self.root, *(volume.disk for volume in self.volumes)]
 
     def initrd(self) -> Path:
-        """The production initrd; in a second archive behind it `extra_files` and the stub PSP, if any."""
+        """The production initrd; in a second archive behind it `extra_files` and the stubs, if any."""
         production = self.image.folder / "initrd"
         files = list(self.extra_files)
+        if self.gpus is not None:
+            files = [*stub_gpu_files.entries(self.gpus.faults, self.known), *files]
         if self.behaviour is not None:
             files += stub_files.entries(self.interface)
         if not files:
@@ -107,7 +114,7 @@ class Guest:
                 cpu=cpu,
                 marker=marker,
                 deadline=deadline,
-                extra=extra,
+                extra=[*extra, *(self.gpus.arguments if self.gpus else ())],
                 under=self.firmware,
                 psp=psp,
             )
@@ -150,6 +157,11 @@ class Guest:
         digest = hashlib.sha256(config).hexdigest()
         disk = Disk(config_disk(config, folder), SERIAL)
         return replace(self, config=config, line=self.line._replace(config_hash=digest), config_disk=disk)
+
+    def with_gpus(self, gpus: Gpus, known: stub_gpu_files.Known, folder: Path, *lines: str) -> Guest:
+        """A config that asks for two GPUs, with further `lines`; a machine that has these."""
+        asking = self.with_config(make_config(self.volumes, "gpus: 2", *lines), folder)
+        return replace(asking, gpus=gpus, known=known)
 
     def with_root(self, path: Path) -> Guest:
         """Another file as the root's disk, under the serial that the command line asks for."""

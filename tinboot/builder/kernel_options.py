@@ -1,8 +1,8 @@
 """Options that a kernel must have for NVIDIA's driver to speak to a GPU in confidential-computing mode.
 
 The driver does SPDM through the kernel's own cryptography and compiles to stubs where one of these is missing
-("libspdm expects LKCA but found stubs"): open-gpu-kernel-modules, kernel-open/nvidia/internal_crypt_lib.h, the
-condition that defines USE_LKCA. Such a driver loads, and no GPU ever answers.
+("libspdm expects LKCA but found stubs"): open-gpu-kernel-modules, kernel-open/nvidia/internal_crypt_lib.h,
+the condition that defines USE_LKCA. Such a driver loads, and no GPU ever answers.
 """
 
 from __future__ import annotations

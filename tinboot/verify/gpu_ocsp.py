@@ -63,6 +63,8 @@ _HASHES: dict[bytes, type[hashes.HashAlgorithm]] = {
 }
 _NULL = b"\x05\x00"
 
+_AGAIN = "fetch the current one"
+
 _POINT = 97  # of a key of P-384: what a key's hash covers, the bit string's content
 
 
@@ -253,7 +255,7 @@ def good(
     A genuine "revoked" counts however old it is: only a hold is ever taken back, and a new answer says so.
     """
     name = subject.common_name
-    _signed(response, issuer, limits.now)
+    signer = _signed(response, issuer)
     if answer.status == "revoked":
         why = "" if answer.reason is None else f", {answer.reason}"
         message = f"NVIDIA has revoked {name!r}{why}, serial number {subject.serial:#x}"
@@ -261,6 +263,12 @@ def good(
     if answer.status == "unknown":
         raise Unknown(f"the responder does not know {name!r}, serial number {subject.serial:#x}")
     _in_force(response, answer, name, limits)
+    if signer is not issuer and not signer.not_before <= limits.now <= signer.not_after:
+        raise Unavailable(
+            f"the OCSP responder {signer.common_name!r} is valid from {signer.not_before:%Y-%m-%d %H:%M} to "
+            f"{signer.not_after:%Y-%m-%d %H:%M}, and now is {limits.now:%Y-%m-%d %H:%M}",
+            _AGAIN,
+        )
 
 
 class Revoked(Mismatch):
@@ -277,7 +285,6 @@ class Unknown(Mismatch):
 
 def _in_force(response: Response, answer: Answer, name: str, limits: Limits) -> None:
     this, following, now = answer.this_update, answer.next_update, limits.now
-    again = "fetch the current one"
     if following is None:
         raise Unavailable(f"the OCSP answer about {name!r} does not say until when it holds")
     if not this <= response.produced_at <= following:
@@ -286,33 +293,34 @@ def _in_force(response: Response, answer: Answer, name: str, limits: Limits) -> 
         raise Unavailable(
             f"the OCSP answer about {name!r} holds from {this:%Y-%m-%d %H:%M} to {following:%Y-%m-%d %H:%M}, "
             f"and now is {now:%Y-%m-%d %H:%M}",
-            again,
+            _AGAIN,
         )
     if this < limits.not_before:
         raise Unavailable(
             f"the OCSP answer about {name!r} is of {this:%Y-%m-%d %H:%M}, "
             f"before the reference values were made, {limits.not_before:%Y-%m-%d %H:%M}",
-            again,
+            _AGAIN,
         )
     if now - this > limits.oldest:
         raise Unavailable(
             f"the OCSP answer about {name!r} is {(now - this).days} days old, "
             f"expected at most {limits.oldest.days}",
-            again,
+            _AGAIN,
         )
 
 
-def _signed(response: Response, issuer: Certificate, now: datetime) -> None:
+def _signed(response: Response, issuer: Certificate) -> Certificate:
     """By the issuer itself, or by whom it issued a certificate for just that (RFC 6960, 4.2.2.2)."""
     signer = _signer(response, issuer)
     if signer is not issuer:
-        _delegated(signer, issuer, now)
+        _delegated(signer, issuer)
     if response.algorithm != gpu_chain.ECDSA_SHA384:
         raise Mismatch("an OCSP response that is not signed with ECDSA and SHA-384")
     key = gpu_chain.key_of(signer)
     gpu_chain.verify_bytes(
         response.signature, response.signed, key, f"the OCSP response by {signer.common_name!r}"
     )
+    return signer
 
 
 def _signer(response: Response, issuer: Certificate) -> Certificate:
@@ -326,7 +334,7 @@ def _signer(response: Response, issuer: Certificate) -> Certificate:
     raise Mismatch("an OCSP response whose responder is neither the issuer nor named by a certificate in it")
 
 
-def _delegated(signer: Certificate, issuer: Certificate, now: datetime) -> None:
+def _delegated(signer: Certificate, issuer: Certificate) -> None:
     name = signer.common_name
     gpu_chain.require_p384(signer)
     if signer.issuer != issuer.subject:
@@ -336,11 +344,6 @@ def _delegated(signer: Certificate, issuer: Certificate, now: datetime) -> None:
     gpu_chain.issued_by(signer, issuer, frozenset({_EXTENDED_KEY_USAGE}))
     gpu_chain.leaf(signer)
     gpu_chain.verify_link(signer, issuer)
-    if not signer.not_before <= now <= signer.not_after:
-        raise Mismatch(
-            f"the OCSP responder {name!r} is valid from {signer.not_before:%Y-%m-%d %H:%M} to "
-            f"{signer.not_after:%Y-%m-%d %H:%M}, and now is {now:%Y-%m-%d %H:%M}"
-        )
 
 
 def _purposes(signer: Certificate) -> set[bytes]:
