@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -18,9 +19,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 #: What bytes <-> values needs of the standard library: no I/O, no clock, no randomness.
 PURE = frozenset(
-    {"__future__", "base64", "binascii", "collections", "enum", "hashlib", "json", "re", "stat", "struct"}
-    | {"typing"}
+    {"__future__", "base64", "binascii", "collections", "datetime", "enum", "hashlib", "json", "re", "stat"}
+    | {"struct", "typing"}
 )
+#: Of datetime's types: what asks for the time.
+CLOCKS = frozenset({"now", "today", "utcnow"})
 #: An appraisal may not fetch, start, read or ask the time: evidence, endorsements and now come from outside.
 IMPURE = frozenset(
     {"asyncio", "http", "os", "pathlib", "random", "secrets", "shutil", "socket", "ssl", "subprocess"}
@@ -207,3 +210,19 @@ def test_each_rule_can_fail(path: str, source: str) -> None:
 )
 def test_each_rule_can_pass(path: str, source: str) -> None:
     assert list(violations(path, source)) == []
+
+
+@pytest.mark.parametrize("name", ["formats", "verify"])
+def test_time_comes_from_outside(name: str) -> None:
+    for path in sorted((REPOSITORY / ZONES[name].folder).rglob("*.py")):
+        asked = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if is_clock(node)}
+        assert not asked, path
+
+
+def is_clock(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    """`datetime.now` and the like; not the field `now` of some value."""
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr in CLOCKS
+        and ast.unparse(node.value) in {"datetime", "date", "datetime.datetime", "datetime.date"}
+    )

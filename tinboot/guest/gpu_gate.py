@@ -102,7 +102,7 @@ def outcome(data: bytes, places: Places, deadlines: Deadlines, now: datetime) ->
         return gate(gpugate.parse_job(data), places, deadlines, now)
     except Refusal as refusal:
         return Outcome((refusal.reason, refusal.detail), {}, {})
-    except Exception as error:  # a bug, which must not look like a verdict
+    except BaseException as error:  # a bug, which must not look like a verdict
         return Outcome(("gpu-gate-failed", f"{type(error).__name__}: {error}"), {}, {})
 
 
