@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import testcpio
 from arguments import Disk, arguments
 from boot import BootResult, boot
 from gpu import Gpus
+from gpu_faults import Faults
 from hostile_disks import config_disk
 from machine import Machine
 from psp import GOOD, Behaviour, Psp
@@ -66,6 +67,8 @@ class Guest:
     #: Its stub GPUs, and what its image knows of GPUs (stub_gpu_files.known). None: it has no GPU.
     gpus: Gpus | None = None
     known: stub_gpu_files.Known = field(default_factory=dict)
+    #: In the place of the stubs' library and daemon.
+    gpu_files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def cmdline(self) -> str:
@@ -82,7 +85,7 @@ class Guest:
         production = self.image.folder / "initrd"
         files = list(self.extra_files)
         if self.gpus is not None:
-            files = [*stub_gpu_files.entries(self.gpus.faults, self.known), *files]
+            files = [*self._gpu_entries(self.gpus.faults), *files]
         if self.behaviour is not None:
             files += stub_files.entries(self.interface)
         if not files:
@@ -90,6 +93,10 @@ class Guest:
         made = self.log_dir / "initrd"
         made.write_bytes(testcpio.append(production.read_bytes(), files))
         return made
+
+    def _gpu_entries(self, faults: Faults) -> tuple[cpio.Entry, ...]:
+        library, daemon = self.gpu_files.get("library"), self.gpu_files.get("persistenced")
+        return stub_gpu_files.entries(faults, self.known, library=library, persistenced=daemon)
 
     def boot(
         self,
