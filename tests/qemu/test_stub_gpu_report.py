@@ -56,7 +56,7 @@ def test_head_and_blocks_are_as_real_ones(name: str) -> None:
     ours, theirs = stub_gpu_report.sign(Contents(nonce=NONCE).pack(), KEY), real(name)
     assert ours[:4] + ours[36:45] == theirs[:4] + theirs[36:45]
     assert [head for head, _ in blocks(ours)] == [head for head, _ in blocks(theirs)]
-    covered = {*ACTIVE["driver"], *ACTIVE["vbios"]}
+    covered = {*ACTIVE["driver"], *ACTIVE["vbios"], 41}  # 41: of newer drivers
     assert all(digest == ZERO for at, (_, digest) in enumerate(blocks(theirs)) if at not in covered)
     assert len(opaque(ours)[1]) == len(opaque(theirs)[1]) == 96
 
