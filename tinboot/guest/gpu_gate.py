@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -55,12 +58,17 @@ def gate(job: Job, places: Places, deadlines: Deadlines, now: datetime) -> Outco
     image = gpu_image.read(places.folder)
     gpu_image.check_clock(image.reference_values, now)
     ocsp = gpu_image.read_ocsp(Path(job.ocsp)) if job.ocsp else ()
-    gpu_devices.make_nodes(places.devices.read_text("ascii"), job.gpus, places.nodes)
-    gpu_devices.start_daemon(places.daemon, deadlines.daemon + deadlines.daemon_each * job.gpus)
+    ms: dict[str, int] = {}
+    with _timed(ms, "daemon"):
+        gpu_devices.make_nodes(places.devices.read_text("ascii"), job.gpus, places.nodes)
+        gpu_devices.start_daemon(places.daemon, deadlines.daemon + deadlines.daemon_each * job.gpus)
     nonce = os.urandom(gpureport.NONCE)
-    collected = _collect(job, nonce, deadlines)
-    verdict = gpu_verdict.decide(job, image, ocsp, collected, nonce, now, places.second)
-    _set_ready(job, deadlines)
+    with _timed(ms, "evidence"):
+        collected = _collect(job, nonce, deadlines)
+    with _timed(ms, "verification"):
+        verdict = gpu_verdict.decide(job, image, ocsp, collected, nonce, now, places.second)
+    with _timed(ms, "ready"):
+        _set_ready(job, deadlines)
     files = {gpugate.EVIDENCE_FILE: gpuevidence.render(verdict.evidence), gpugate.CLAIMS_FILE: verdict.claims}
     found = {
         "gpus": job.gpus,
@@ -71,8 +79,16 @@ def gate(job: Job, places: Places, deadlines: Deadlines, now: datetime) -> Outco
         "verifiers": list(job.verifiers),
         "revocation": job.revocation,
         "ready": 1,
+        "ms": ms,
     }
     return Outcome((), found, {name: data.decode() for name, data in files.items()})
+
+
+@contextmanager
+def _timed(ms: dict[str, int], stage: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    ms[stage] = round((time.monotonic() - began) * 1000)
 
 
 def _collect(job: Job, nonce: bytes, deadlines: Deadlines) -> nvml.Collected:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from tinboot.formats.config_schema import GpuPolicy
 from tinboot.formats.errors import TinbootError, Unavailable
 from tinboot.formats.gpuevidence import ARCHITECTURES, GpuEvidence
 from tinboot.formats.gpugate import Job
@@ -91,8 +90,7 @@ def _native(
     versions: Sequence[Versions],
     now: datetime,
 ) -> AcceptedGpus:
-    config = GpuPolicy(job.architecture, job.verifiers, job.revocation)
-    policy = gpu_policy.of_config(config, job.gpus, evidence[0].nonce)
+    policy = gpu_policy.of_config(job.architecture, job.revocation, job.gpus, evidence[0].nonce)
     collateral = Collateral(image.reference_values, ocsp, (image.fingerprint,))
     appraisals = gpu_appraisal.appraise_all(evidence, collateral, policy, now, versions)
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal, NamedTuple
 
-from tinboot.formats.config_schema import GpuPolicy
 from tinboot.formats.gpuevidence import ARCHITECTURES
 from tinboot.verify.checks import Unchecked
 
@@ -28,10 +27,10 @@ class Policy(NamedTuple):
     oldest_answer: timedelta = OLDEST_ANSWER
 
 
-def of_config(config: GpuPolicy, gpus: int, nonce: bytes) -> Policy:
-    """What an attested config demands, whose words these are (docs/config.md)."""
-    word = next(arch for arch, name in ARCHITECTURES.items() if name == config.architecture)
-    return Policy(word, gpus, nonce, revocation(config.revocation))
+def of_config(architecture: str, revocation_word: str, gpus: int, nonce: bytes) -> Policy:
+    """What an attested config demands: `gpu-policy.architecture` and `.revocation`, in its words."""
+    word = next(arch for arch, name in ARCHITECTURES.items() if name == architecture)
+    return Policy(word, gpus, nonce, revocation(revocation_word))
 
 
 def revocation(word: str) -> Literal["ocsp"] | Unchecked:
