@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fake_reference import write
 from fakemkosi import fake
 
 from tinboot.builder import archive, image, places, prepare
@@ -19,6 +22,7 @@ from tinboot.builder.image import Image
 from tinboot.builder.mkosi import Mkosi
 from tinboot.cli import build
 from tinboot.formats import manifest
+from tinboot.formats.errors import Refused
 from tinboot.formats.verity import Verity
 
 CONFIG = "cvm-version: 0.1.0\ncpus: 2\nmemory: 2048\nshim:\n  upstream-port: 8080\n"
@@ -167,6 +171,67 @@ def test_a_second_time_replaces_the_first(built: Path) -> None:
     (built.parent / "tinboot.yml").write_text(CONFIG.replace("cpus: 2", "cpus: 3"))
     run()
     assert manifest.Manifest.load((built / "manifest.json").read_bytes()).cpus == 3
+
+
+GPUS = CONFIG + "gpus: 2\n"
+
+
+def test_gpus_take_reference_values(here: Path) -> None:
+    """Or the word that says without: nobody finds out at the first boot on a GPU."""
+    (here / "tinboot.yml").write_text(GPUS)
+    done = tinboot(here, "build", "tinboot.yml")
+    refused(done, 5, "asks for 2 GPUs", "tinboot gpu pin", "--gpu-reference-values")
+    assert listing(here) == ["tinboot.yml"]
+
+
+def test_with_and_without_at_once(here: Path) -> None:
+    words = ["--gpu-reference-values", "x", "--without-gpu-reference-values"]
+    done = tinboot(here, "build", "tinboot.yml", *words)
+    assert (done.returncode, "opposites" in done.stderr) == (2, True)
+
+
+def test_a_folder_that_is_not_as_pinned(here: Path) -> None:
+    (here / "tinboot.yml").write_text(GPUS)
+    done = tinboot(here, "build", "tinboot.yml", "--gpu-reference-values", "none")
+    refused(done, 6, "none/reference-values.json: No such file")
+    write(here / "pinned")
+    (here / "pinned/device-root.pem").touch()
+    done = tinboot(here, "build", "tinboot.yml", "--gpu-reference-values", "pinned")
+    refused(done, 5, "device-root.pem", "tinboot gpu pin")
+
+
+def test_without_reference_values_says_what_that_means(built: Path) -> None:
+    Path("tinboot.yml").write_text(GPUS)
+    assert run("--without-gpu-reference-values").splitlines()[-1].endswith("this image refuses every GPU")
+    assert manifest.Manifest.load((built / "manifest.json").read_bytes()).gpu_reference_values == ()
+
+
+@pytest.mark.parametrize("config", [CONFIG, GPUS])
+def test_reference_values_are_in_the_manifest(built: Path, config: str) -> None:
+    """By their hashes, for whoever audits the image; machines without GPUs may share it."""
+    Path("tinboot.yml").write_text(config)
+    folder = write(Path("pinned"))
+    assert "reference values of 2 RIMs" in run("--gpu-reference-values", "pinned").splitlines()[-1]
+    found = manifest.Manifest.load((built / "manifest.json").read_bytes()).gpu_reference_values
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {file.file: file.sha256 for file in found} == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+
+
+def test_a_driver_that_was_not_pinned(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("tinboot.yml").write_text(GPUS)
+    write(Path("pinned"))
+    made = image.build
+    packages = (
+        manifest.Package("root", "libnvidia-compute-580-server", "580.105.08-0ubuntu1", "amd64", "ab" * 32),
+    )
+    monkeypatch.setattr(image, "build", lambda *given: replace(made(*given), packages=packages))
+    words = ["tinboot.yml", "--distribution", "debian", "--gpu-reference-values", "pinned"]
+    result = CliRunner().invoke(build.command, words)
+    assert isinstance(result.exception, Refused)
+    assert "driver is 580.105.08, the reference values are for 580.95.05" in result.exception.message
+    assert not built.exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

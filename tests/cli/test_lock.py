@@ -32,6 +32,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(mkosi_tool, "find_mkosi", lambda: Mkosi(("false",), {}, "27.1", ""))
     monkeypatch.setattr(prepare, "tree", lambda *_: tmp_path)
     monkeypatch.setattr(prepare, "download", lambda *_: [])
+    monkeypatch.setattr(prepare, "python_packages", lambda *_: tmp_path)
     monkeypatch.setattr(relock, "lock_of", today)
     return tmp_path
 

@@ -62,6 +62,11 @@ def manifests(draw: st.DrawFn) -> manifest.Manifest:
         ),
         tools=tuple(sorted(draw(st.dictionaries(LINE, LINE, max_size=3)).items())),
         source_date_epoch=draw(st.integers(0, 1 << 33)),
+        gpu_reference_values=tuple(
+            manifest.Artefact(name, draw(HEX), draw(st.integers(1, 1 << 20)))
+            for name in sorted(draw(st.sets(FILE, max_size=3)) | {manifest.REFERENCE_VALUES})
+            if draw(st.shared(st.booleans(), key="reference values"))
+        ),
     )
 
 
@@ -93,6 +98,10 @@ def example() -> manifest.Manifest:
         ),
         tools=(("mkosi", "27.1"),),
         source_date_epoch=1_700_000_000,
+        gpu_reference_values=(
+            manifest.Artefact("NV_GPU_DRIVER_GH100_580.1.xml", "5" * 64, 40_000),
+            manifest.Artefact("reference-values.json", "6" * 64, 4_000),
+        ),
     )
 
 
@@ -120,7 +129,8 @@ CHANGES: list[tuple[str, Callable[[dict[str, object]], object], str]] = [
     ),
     ("unknown inner", lambda d: sub(d, "config").update(x=1), "manifest.config has the unknown member 'x'"),
     ("missing", lambda d: d.pop("gpus"), "manifest.gpus is missing"),
-    ("newer schema", lambda d: d.update(schema=2), "manifest.schema is 2, expected 1"),
+    ("older schema", lambda d: d.update(schema=1), "manifest.schema is 1, expected 2"),
+    ("newer schema", lambda d: d.update(schema=3), "manifest.schema is 3, expected 2"),
     ("true is no number", lambda d: d.update(cpus=True), "manifest.cpus is true, expected a whole number"),
     ("text is no number", lambda d: d.update(cpus="2"), "manifest.cpus is a string"),
     ("null", lambda d: d.update(name=None), "manifest.name is null, expected a string"),
@@ -173,6 +183,27 @@ CHANGES: list[tuple[str, Callable[[dict[str, object]], object], str]] = [
     ),
     ("package twice", lambda d: d.update(packages=[first(d, "packages")] * 2), "not sorted"),
     ("unsorted", lambda d: listed(d, "packages").reverse(), "manifest.packages is not sorted"),
+    (
+        "RIMs alone",
+        lambda d: pinned(d).pop(),
+        "manifest.gpu_reference_values is not reference-values.json and RIMs",
+    ),
+    (
+        "RIM twice",
+        lambda d: pinned(d).insert(0, pinned(d)[0]),
+        "each once",
+    ),
+    ("RIMs unsorted", lambda d: pinned(d).reverse(), "sorted by file"),
+    (
+        "RIM elsewhere",
+        lambda d: pinned(d)[0].update(file="rims/x"),
+        "expected a plain file name",
+    ),
+    (
+        "no such list",
+        lambda d: d.pop("gpu_reference_values"),
+        "manifest.gpu_reference_values is missing",
+    ),
     ("reference", lambda d: first(d, "volumes").update(ref="x"), "manifest.volumes[0].ref: expected"),
 ]
 
@@ -185,6 +216,10 @@ def sub(tree: dict[str, object], *names: str) -> dict[str, object]:
 
 def listed(tree: dict[str, object], name: str) -> list[dict[str, object]]:
     return tree[name]  # type: ignore[return-value] # the example's shape is known
+
+
+def pinned(tree: dict[str, object]) -> list[dict[str, object]]:
+    return listed(tree, "gpu_reference_values")
 
 
 def first(tree: dict[str, object], name: str) -> dict[str, object]:

@@ -12,10 +12,29 @@ from typing import NamedTuple
 import pytest
 
 from tinboot.builder import inventory, lockfile, mkosi_tool, modules, places, recipe, relock
+from tinboot.verify import gpu_roots
 
 IMAGES = {"kernel", "initrd", "root"}
 #: Packages with another name in the other distribution.
 KERNELS = {"debian": "linux-image-cloud-amd64", "ubuntu": "linux-image-generic-hwe-24.04"}
+#: NVIDIA's in the root; Debian's is no driver (docs/build.md).
+NVIDIA = {
+    "debian": {"libnvidia-cfg1", "libnvidia-ml1", "nvidia-persistenced"},
+    "ubuntu": {
+        "libnvidia-cfg1-{}-server",
+        "libnvidia-compute-{}-server",
+        "linux-modules-nvidia-{}-server-open-generic-hwe-24.04",
+        "nvidia-compute-utils-{}-server",
+        "nvidia-kernel-common-{}-server",
+    },
+}
+DRIVER = places.REPOSITORY / "mkosi.images/root/mkosi.conf.d/ubuntu.conf"
+
+
+def branch() -> str:
+    """Of NVIDIA's driver, from the one file that has it."""
+    (found,) = set(re.findall(r"^ +lib\S+-([0-9]+)-server$", DRIVER.read_text(), re.MULTILINE))
+    return str(found)
 
 
 class Summary(NamedTuple):
@@ -64,7 +83,11 @@ def test_ubuntu_has_all_that_debian_has(profile: str) -> None:
     assert debian.keys() == ubuntu.keys() == IMAGES | {"main"}
     for name in IMAGES:
         one, other = debian[name], ubuntu[name]
-        assert one.packages - {KERNELS["debian"]} == other.packages - {KERNELS["ubuntu"]}, name
+        nvidia = {word.format(branch()) for word in NVIDIA["ubuntu"]}
+        debians, ubuntus = {KERNELS["debian"], *NVIDIA["debian"]}, {KERNELS["ubuntu"], *nvidia}
+        assert one.packages - debians == other.packages - ubuntus, name
+        if name == "root":
+            assert (one.packages >= NVIDIA["debian"], other.packages >= nvidia) == (True, True)
         assert one.trees == other.trees
         assert (one.epoch, one.network) == (other.epoch, other.network)
     assert debian["kernel"].packages == {KERNELS["debian"]}
@@ -131,3 +154,48 @@ def test_locks_hold_the_recipes_packages() -> None:
     listed = re.search(r"^Packages=\n((?: +\S+\n)+)", conf, re.MULTILINE)
     assert listed is not None
     assert set(listed[1].split()) <= {package.name for package in tools.packages}
+
+
+def test_the_drivers_branch_stands_in_one_file() -> None:
+    """Whoever moves it on changes five lines of one file, then renews the lock."""
+    text = re.sub(r"^#.*", "", DRIVER.read_text(), flags=re.MULTILINE)
+    assert len(re.findall(rf"-{branch()}-server", text)) == len(re.findall(r"nvidia", text)) == 5
+    recipes = [path for name in ("mkosi.conf", "mkosi.conf.d", "mkosi.images") for path in files(name)]
+    assert [path for path in recipes if path != DRIVER and "-server" in path.read_text()] == []
+    assert [path for path in recipes if re.search(rf"(?<!\d){branch()}(?!\d)", path.read_text())] == [DRIVER]
+
+
+def files(name: str) -> list[Path]:
+    top = places.REPOSITORY / name
+    return [p for p in top.rglob("*") if p.is_file() and not p.is_symlink()] if top.is_dir() else [top]
+
+
+def test_the_drivers_modules_and_firmware() -> None:
+    """Cryptography before the driver that needs it; the firmware where the driver asks for it."""
+    listed = recipe.this_checkout("ubuntu", "release").driver_modules()
+    assert listed.index("nvidia") < listed.index("nvidia_uvm")
+    assert {"ecdsa_generic", "ecdh_generic"} <= set(listed[: listed.index("nvidia")])
+    assert recipe.this_checkout("debian", "release").driver_modules() == []
+    wanted = recipe.this_checkout("ubuntu", "release")
+    values = {"python": recipe.PYTHON["ubuntu"], "triplet": "x86_64-linux-gnu"}
+    lines = inventory.read(wanted.inventories("root"), values)
+    for path in (
+        "usr/lib/firmware/nvidia/580.95.05/gsp_ga10x.bin",
+        "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.95.05",
+        "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
+        "usr/lib/x86_64-linux-gnu/libnvidia-cfg.so.580.95.05",
+        "usr/bin/nvidia-persistenced",
+    ):
+        assert any(line.pattern.fullmatch(path) for line in lines), path
+
+
+def test_the_kernel_of_the_driver_is_the_images() -> None:
+    """Both follow the same meta package of the archive; a build compares what came of it (driver.py)."""
+    (modules_of,) = [w for w in summary("ubuntu")["root"].packages if w.startswith("linux-modules-nvidia")]
+    assert modules_of.endswith(KERNELS["ubuntu"].removeprefix("linux-image"))
+
+
+def test_the_device_root_is_nvidias() -> None:
+    """The one that tinboot/verify pins, as the gate reads it."""
+    path = places.REPOSITORY / "mkosi.images/root/mkosi.extra/usr/lib/tinboot/gpu/device-root.pem"
+    assert gpu_roots.one_root(path.read_bytes()).fingerprint in gpu_roots.NVIDIA

@@ -8,9 +8,10 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
 from artefacts import Packaged, compiled
 
-from tinboot.builder import hashtree, image, inventory, places, recipe, tools
+from tinboot.builder import hashtree, image, inventory, payload, places, prepare, recipe, tools
 from tinboot.builder.image import Image
 from tinboot.formats import erofs, verity
 
@@ -20,6 +21,7 @@ RECIPE = places.REPOSITORY / "mkosi.images/root"
 OURS = "usr/lib/python3/dist-packages/tinboot/"
 #: Made in the build; each with a test of its own below.
 GENERATED = {"etc/group", "etc/ld.so.cache", "etc/nsswitch.conf", "etc/passwd", "usr/lib/tinboot/profile"}
+GENERATED |= {"usr/lib/tinboot/gpu/modules"}
 #: Where what is mounted at run time gives the link a meaning.
 DANGLING = {"etc/resolv.conf"}
 
@@ -45,6 +47,14 @@ def ours(path: str) -> Path | None:
         return places.REPOSITORY / "tinboot" / path.removeprefix(OURS)
     extra = RECIPE / "mkosi.extra" / path
     return extra if extra.is_file() else None
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the root has of wheels, by its paths there: made again, or kept, by the locks' hashes."""
+    tree = tmp_path_factory.mktemp("payload") / "tree"
+    payload.stage(tree, prepare.python_packages("debian", lambda _: None, lambda *_: None), None)
+    return tree
 
 
 def lines(wanted: recipe.Recipe) -> list[inventory.Line]:
@@ -95,6 +105,7 @@ def test_nobody_logs_in(root: Path) -> None:
         name for name, state in names(root).items() if stat.S_ISREG(state.st_mode) and state.st_mode & 1
     }
     allowed = {
+        "usr/bin/nvidia-persistenced",
         "usr/bin/python3.13",
         *(f"usr/lib/systemd/systemd{word}" for word in ("", "-executor", "-shutdown")),
     }
@@ -107,7 +118,8 @@ def test_units_are_the_reviewed_ones(root: Path, wanted: recipe.Recipe) -> None:
     units = {name for name in names(root) if "systemd/system/" in name or "systemd/user/" in name}
     assert units == listed
     words = ("generator", "system-preset", "credstore", "udev", "tmpfiles", "sysusers")
-    assert [name for name in names(root) if any(word in name for word in words)] == []
+    found = [name for name in names(root) if not name.startswith("usr/lib/python")]
+    assert [name for name in found if any(word in name for word in words)] == []
 
 
 def test_what_units_start_is_there(root: Path) -> None:
@@ -117,9 +129,13 @@ def test_what_units_start_is_there(root: Path) -> None:
             assert name == "systemctl" or (root / name).exists(), (unit.name, program)
 
 
-def test_files_of_packages_are_unchanged(root: Path, root_packages: Packages) -> None:
+def test_files_of_packages_are_unchanged(root: Path, root_packages: Packages, python: Path) -> None:
     theirs = {n: data for n, data in files(root).items() if ours(n) is None and not n.endswith(".pyc")}
     theirs = {name: data for name, data in theirs.items() if name not in GENERATED}
+    wheels = {name: data for name, data in theirs.items() if (python / name).is_file()}
+    assert len(wheels) > 100
+    assert [name for name, data in wheels.items() if data != (python / name).read_bytes()] == []
+    theirs = {name: data for name, data in theirs.items() if name not in wheels}
     assert len(theirs) > 200
     assert [n for n, data in theirs.items() if n not in root_packages or data != root_packages[n].data] == []
 
@@ -132,13 +148,17 @@ def test_files_of_the_checkout_are_unchanged(root: Path) -> None:
 
 def test_generated_files(root: Path, root_packages: Packages) -> None:
     for name, template in (("passwd", "passwd"), ("group", "group")):
-        lines = (root / "etc" / name).read_text().splitlines()
-        before = root_packages[f"usr/share/base-passwd/{template}.master"].data.decode().splitlines()
-        added = {line.split(":")[0] for line in lines if line not in before}
-        assert added <= {"systemd-network", "systemd-journal"}, (name, added)
+        # without passwords: "*" becomes "x" where the package passwd is, and no shadow file is kept
+        fields = [line.split(":") for line in (root / "etc" / name).read_text().splitlines()]
+        master = root_packages[f"usr/share/base-passwd/{template}.master"].data.decode().splitlines()
+        before = [[word for at, word in enumerate(line.split(":")) if at != 1] for line in master]
+        added = {entry[0] for entry in fields if [entry[0], *entry[2:]] not in before}
+        assert added <= {"systemd-network", "systemd-journal", "nvpd"}, (name, added)
+        assert {entry[1] for entry in fields} <= {"x", "*"}
     service = root_packages["usr/share/libc-bin/nsswitch.conf"]
     assert (root / "etc/nsswitch.conf").read_bytes() == service.data
     assert (root / "usr/lib/tinboot/profile").read_text() == "release\n"
+    assert (root / "usr/lib/tinboot/gpu/modules").read_bytes() == b""
     cache = (root / "etc/ld.so.cache").read_bytes()
     assert cache.startswith(b"glibc-ld.so.cache1.1")
 
