@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_reference import write
 
 from tinboot.builder import mkosi, places, prepare, rebuild, recipe
 from tinboot.formats.errors import Unavailable
@@ -19,9 +20,11 @@ NAMES = ["path", "umask", "locale", "time zone", "host name", "user", "CPUs", "l
 
 @pytest.mark.build
 @pytest.mark.skipif(os.geteuid() != 0, reason="a rebuild changes host name and user, which takes root")
-def test_two_builds_are_the_same() -> None:
+def test_two_builds_are_the_same(tmp_path: Path) -> None:
+    """With reference values, whose lines of the inventory no other test builds."""
+    words = ["rebuild", "--gpu-reference-values", str(write(tmp_path / "pinned"))]
     done = subprocess.run(
-        [sys.executable, "-c", "from tinboot.cli.main import main; main()", "rebuild"],
+        [sys.executable, "-c", "from tinboot.cli.main import main; main()", *words],
         cwd=places.REPOSITORY,
         capture_output=True,
         text=True,
