@@ -51,6 +51,20 @@ def test_dry_run_prints_one_argument_a_line(made: Made) -> None:
     assert serials == ["tinboot-config", *(h[:20] for h in hashes)]
 
 
+def test_ocsp_responses_are_the_last_disk(made: Made, tmp_path: Path) -> None:
+    given: list[str | Path] = ["--harness", "--gpu-ocsp", tmp_path / "ocsp.disk"]
+    result = run(made.directory, *given, "--dry-run", *both(made))
+    assert result.exit_code == 0, result.output
+    serials = [
+        line.split("serial=")[1].split(",")[0] for line in result.stdout.splitlines() if "serial=" in line
+    ]
+    assert serials[-1] == "tinboot-gpu-ocsp"
+    assert f"file.filename={tmp_path / 'ocsp.disk'}" in result.stdout
+    result = run(made.directory, *given, *both(made))
+    assert result.exit_code == 2, result.output
+    assert "ocsp.disk: no such file" in result.stderr
+
+
 def test_json(made: Made, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["--firmware", tmp_path / "OVMF.fd", "--dry-run", "--json"]
     result = run(made.directory, *arguments, *both(made))

@@ -13,6 +13,7 @@ from tinboot.formats.launchspec import Disk, Forward, LaunchSpec, Measured
 LINE = cmdline.CommandLine("c" * 64, "a" * 64, "b" * 64, 300)
 CONFIG = Disk("config", "/b/config.disk", "tinboot-config")
 ROOT = Disk("root", "/b/root.raw", "a" * 20)
+OCSP = Disk("gpu-ocsp", "/b/ocsp.disk", "tinboot-gpu-ocsp")
 MEASURED = Measured("/b/OVMF.fd", "/b/vmlinuz", "/b/initrd", LINE, 4)
 SPEC = LaunchSpec(MEASURED, 4096, (CONFIG, ROOT))
 
@@ -23,7 +24,7 @@ def volumes(count: int) -> tuple[Disk, ...]:
 
 def test_valid() -> None:
     full = SPEC._replace(
-        disks=(CONFIG, ROOT, *volumes(24)),
+        disks=(CONFIG, ROOT, *volumes(23), OCSP),
         gpus=tuple(f"0000:{bus:02x}:00.0" for bus in range(8)),
         forwards=(Forward("127.0.0.1", 8443, 443),),
     )
@@ -76,7 +77,16 @@ BAD_SPECS = [
     (SPEC._replace(disks=(ROOT,)), "0 disks have the role config"),
     (SPEC._replace(disks=(CONFIG, ROOT, CONFIG._replace(serial="other"))), "2 disks have the role config"),
     (SPEC._replace(disks=(CONFIG, ROOT, Disk("scratch", "/s", "s"))), "has the role 'scratch'"),
-    (SPEC._replace(disks=(CONFIG, ROOT, *volumes(25))), "25 volumes, expected at most 24"),
+    (
+        SPEC._replace(disks=(CONFIG, ROOT, *volumes(25))),
+        "25 disks beside config and root, expected at most 24",
+    ),
+    (SPEC._replace(disks=(CONFIG, ROOT, *volumes(24), OCSP)), "25 disks beside config and root"),
+    (SPEC._replace(disks=(CONFIG, ROOT, OCSP, OCSP)), "2 disks of OCSP responses, expected one"),
+    (
+        SPEC._replace(disks=(CONFIG, ROOT, OCSP._replace(serial="ocsp"))),
+        "gpu-ocsp's serial is 'ocsp', expected 'tinboot-gpu-ocsp'",
+    ),
     (
         SPEC._replace(disks=(CONFIG, ROOT, Disk("volume", "/v", ROOT.serial))),
         "two disks have the serial aaaa",

@@ -7,6 +7,7 @@ import click
 #: command -> its line in `tinboot gpu --help`. Loaded when called, as those of cli/main.py.
 COMMANDS = {
     "pin": "Verify NVIDIA's RIMs and make reference values of them.",
+    "ocsp": "Lay OCSP responses on a disk for the guest's GPU gate.",
     "verify": "Appraise the evidence of GPUs.",
 }
 
@@ -20,6 +21,10 @@ class _Commands(click.Group):
             from tinboot.cli import gpu_pin  # noqa: PLC0415 - no command pays for another's imports
 
             return gpu_pin.command
+        if cmd_name == "ocsp":
+            from tinboot.cli import gpu_ocsp  # noqa: PLC0415 - likewise
+
+            return gpu_ocsp.command
         if cmd_name == "verify":
             from tinboot.cli import gpu_verify  # noqa: PLC0415 - likewise
 

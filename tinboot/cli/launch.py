@@ -29,6 +29,10 @@ _FILE = click.Path(path_type=Path)
     help="File of a volume that the config names. Without NAME its content tells which.",
 )  # fmt: skip
 @click.option("--gpu", "gpus", multiple=True, metavar="PCI", help="PCI address of a GPU, 0000:41:00.0.")
+@click.option(
+    "--gpu-ocsp", type=_FILE, metavar="DISK",
+    help="OCSP responses about the GPUs, made by `tinboot gpu ocsp`, for a config that asks for them.",
+)  # fmt: skip
 @click.option("--firmware", type=_FILE, metavar="FD", help="AmdSev OVMF. The production form needs one.")
 @click.option(
     "--forward", "forwards", multiple=True, metavar="[ADDR:]PORT:PORT",
@@ -43,6 +47,7 @@ def command(
     build_dir: Path,
     volumes: tuple[str, ...],
     gpus: tuple[str, ...],
+    gpu_ocsp: Path | None,
     firmware: Path | None,
     forwards: tuple[str, ...],
     harness: bool,
@@ -65,7 +70,8 @@ def command(
     _agree_on_gpus(found, addresses, form)
     matched = builddir.match_volumes(found, volumes)
     build = _check(build_dir, found)
-    spec = builddir.launch_spec(build, matched, firmware, addresses, [_forward(f) for f in forwards])
+    ports = [_forward(text) for text in forwards]
+    spec = builddir.launch_spec(build, matched, firmware, addresses, ports, gpu_ocsp)
     arguments = qemu_arguments(spec, form, program)
     if dry_run:
         _print(spec, form, arguments, as_json)
@@ -73,6 +79,8 @@ def command(
     arguments[0] = qemu.find(program, form)
     if firmware is not None and not firmware.is_file():
         raise click.UsageError(f"--firmware {firmware}: no such file")
+    if gpu_ocsp is not None and not gpu_ocsp.is_file():
+        raise click.UsageError(f"--gpu-ocsp {gpu_ocsp}: no such file")
     qemu.require_devices(spec, form)
     click.echo(
         f"Starting {found.name} ({form.value} form, {spec.measured.vcpus} vCPUs, {spec.memory} MiB)", err=True

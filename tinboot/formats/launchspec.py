@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tinboot.formats import cmdline, configdisk, vcpumodels
+from tinboot.formats import cmdline, configdisk, gpugate, vcpumodels
 from tinboot.formats.errors import Refused
 from tinboot.formats.halt import Refusal
 
@@ -59,7 +59,7 @@ class Measured(NamedTuple):
 
 
 class Disk(NamedTuple):
-    """A raw disk, read-only in every launch. `role` is "config", "root" or "volume"."""
+    """A raw disk, read-only in every launch. `role` is "config", "root", "volume" or "gpu-ocsp"."""
 
     role: str
     path: str
@@ -143,10 +143,12 @@ def _disks(disks: tuple[Disk, ...]) -> None:
     for role in ("config", "root"):
         if roles.count(role) != 1:
             raise Refused(f"{roles.count(role)} disks have the role {role}, expected one")
-    if unknown := set(roles) - {"config", "root", "volume"}:
-        raise Refused(f"a disk has the role {min(unknown)!r}, expected config, root or volume")
-    if roles.count("volume") > MAX_VOLUMES:
-        raise Refused(f"{roles.count('volume')} volumes, expected at most {MAX_VOLUMES}")
+    if unknown := set(roles) - {"config", "root", "volume", "gpu-ocsp"}:
+        raise Refused(f"a disk has the role {min(unknown)!r}, expected config, root, volume or gpu-ocsp")
+    if len(roles) - 2 > MAX_VOLUMES:
+        raise Refused(f"{len(roles) - 2} disks beside config and root, expected at most {MAX_VOLUMES}")
+    if roles.count("gpu-ocsp") > 1:
+        raise Refused(f"{roles.count('gpu-ocsp')} disks of OCSP responses, expected one")
     serials: set[str] = set()
     for disk in disks:
         _path(disk.role, disk.path)
@@ -161,8 +163,13 @@ def _disks(disks: tuple[Disk, ...]) -> None:
                 "the guest halts when it finds two; is one volume given twice?",
             )
         serials.add(disk.serial)
-        if disk.role == "config" and disk.serial != configdisk.SERIAL:
-            raise Refused(f"the config's serial is {disk.serial!r}, expected {configdisk.SERIAL!r}")
+        fixed = _SERIALS.get(disk.role, disk.serial)
+        if disk.serial != fixed:
+            raise Refused(f"the {disk.role}'s serial is {disk.serial!r}, expected {fixed!r}")
+
+
+#: Of those whose content does not say it.
+_SERIALS = {"config": configdisk.SERIAL, "gpu-ocsp": gpugate.OCSP_SERIAL}
 
 
 def _gpus(gpus: tuple[str, ...]) -> None:

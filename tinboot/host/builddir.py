@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from tinboot.formats import cmdline, configdisk, launchspec, manifest, verity
+from tinboot.formats import cmdline, configdisk, gpugate, launchspec, manifest, verity
 from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
 from tinboot.formats.halt import Refusal
 from tinboot.formats.launchspec import Disk, Forward, LaunchSpec, Measured
@@ -91,8 +91,9 @@ def launch_spec(
     firmware: Path | None,
     gpus: Sequence[str],
     forwards: Sequence[Forward],
+    ocsp: Path | None = None,
 ) -> LaunchSpec:
-    """The specification of a launch of `build`, with absolute paths, not yet validated."""
+    """The specification of a launch of `build`, with absolute paths, not yet validated. `ocsp`: a disk."""
     found = build.manifest
     here = build.directory.absolute()
     refs = {volume.name: volume.ref for volume in found.volumes}
@@ -112,6 +113,7 @@ def launch_spec(
                 Disk("volume", str(path.absolute()), verity.serial_for(refs[name].root_hash))
                 for name, path in volumes.items()
             ),
+            *(() if ocsp is None else (Disk("gpu-ocsp", str(ocsp.absolute()), gpugate.OCSP_SERIAL),)),
         ),
         gpus=tuple(gpus),
         forwards=tuple(forwards),
