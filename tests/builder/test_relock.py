@@ -133,7 +133,7 @@ def test_releases_and_components_are_the_recipes() -> None:
     for name, release in command.RELEASES.items():
         text = (places.REPOSITORY / "mkosi.conf.d" / f"{name}.conf").read_text()
         assert f"\nRelease={release}\n" in text
-        listed = re.search(r"^Repositories=\n((?:\s+\w+\n)*)", text, re.MULTILINE)
+        listed = re.search(r"^Repositories=\n((?:\s+[\w-]+\n)*)", text, re.MULTILINE)
         components = ["main", *(listed[1].split() if listed else [])]
         assert relock.COMPONENTS[name].split() == components
     tools = (places.REPOSITORY / "mkosi.tools/mkosi.conf").read_text()

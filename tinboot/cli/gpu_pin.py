@@ -115,26 +115,16 @@ def _fetched(identifier: str, service: str) -> Source:
 
 
 def _show(pinned: Pinned, folder: Path) -> None:
-    """One line for each RIM, and what to think of next."""
-    rows = [("id", "version", "entries", "not after", "signer", "sha256")]
-    rows += [
-        (
-            rim.id,
-            rim.version,
-            str(len(rim.measurements)),
-            rim.not_after.strftime(_TIME),
-            rim.signer,
-            rim.sha256,
-        )
-        for rim in pinned.values.rims
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    """Each RIM within 80 columns, and what to think of next."""
+    for rim in pinned.values.rims:
+        ends = rim.not_after.strftime(_TIME)
+        click.echo(f"{rim.id}\n  {len(rim.measurements)} measurements, by {rim.signer}, until {ends}")
+        click.echo(f"  sha256 {rim.sha256}")
     first = min(rim.not_after for rim in pinned.values.rims)
+    count, created = len(pinned.values.rims), pinned.values.created.strftime(_TIME)
     click.echo(
-        f"{folder}: {len(pinned.values.rims)} RIMs; no clock before {pinned.values.created.strftime(_TIME)}\n"
-        f"the nv-local-gpu-verifier backend takes all of them until {first.strftime(_TIME)}, native for ever"
+        f"{folder}: {count} RIM{'s' * (count > 1)}, for clocks from {created} on\n"
+        f"native takes them for ever, nv-local-gpu-verifier until {first.strftime(_TIME)}"
     )
     if any(rim.root != rim_chain.NVIDIA for rim in pinned.values.rims):
         click.echo("by a TEST ROOT: nothing of this says what NVIDIA's GPUs measure")
