@@ -23,10 +23,13 @@ def test_each_option_that_is_missing(option: str, value: str) -> None:
     assert kernel_options.problems(config, ["nvidia"]) == [f"CONFIG_{option} is not set"]
 
 
-@pytest.mark.parametrize(("option", "module"), [i for i in kernel_options.NEEDED.items() if i[1]])
+MODULES = [pair for pair in (kernel_options.NEEDED | kernel_options.ASKED_FOR).items() if pair[1]]
+
+
+@pytest.mark.parametrize(("option", "module"), MODULES)
 def test_modules_have_to_be_listed(option: str, module: str) -> None:
     """Nothing loads one on the kernel's demand."""
-    config = GOOD.replace(f"CONFIG_{option}=y", f"CONFIG_{option}=m")
+    config = GOOD.replace(f"CONFIG_{option}=y\n", "") + f"CONFIG_{option}=m\n"
     kernel_options.check(config, [module])
     with pytest.raises(Refused, match=f"CONFIG_{option} is the module {module}, which nothing loads"):
         kernel_options.check(config, [])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from artefacts import Packaged
 
-from tinboot.builder import recipe
+from tinboot.builder import kernel_options, recipe
 from tinboot.builder.image import Image
 
 IMAGES = ("kernel", "initrd", "root")
@@ -31,6 +31,16 @@ def test_kernel_has_what_the_design_needs(release: Image) -> None:
         assert on.get(f"CONFIG_{name}") == "y", name
     for name in ("SEV_GUEST", "TSM_REPORTS", "DM_VERITY", "EROFS_FS", "VIRTIO_BLK"):
         assert on.get(f"CONFIG_{name}") in {"y", "m"}, name
+
+
+def test_what_a_driver_would_lack(release: Image) -> None:
+    """Debian's cloud kernel, by the list for Ubuntu's: all cryptography, some as modules, and no DRM."""
+    config = (release.folder / "kernel.config").read_text()
+    ubuntus = recipe.this_checkout("ubuntu", "release").driver_modules()
+    found = [line.split(",")[0] for line in kernel_options.problems(config, ubuntus)]
+    assert found == ["CONFIG_DRM is not set", "CONFIG_CRYPTO_GHASH is the module ghash_generic"]
+    alone = {line.split()[0] for line in kernel_options.problems(config, []) if "module" in line}
+    assert alone == {f"CONFIG_CRYPTO_{name}" for name in ("ECDH", "GCM", "GHASH")}
 
 
 @pytest.mark.parametrize("name", IMAGES)
