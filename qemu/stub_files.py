@@ -54,7 +54,7 @@ def cuse_module() -> bytes:
         if not kept.exists():
             archive = places.build_folder() / "packages" / distribution / package.file
             temporary = kept.with_suffix(".part")
-            temporary.write_bytes(lzma.decompress(_member(archive, _CUSE)))
+            temporary.write_bytes(lzma.decompress(member(archive, _CUSE)))
             temporary.rename(kept)
     return kept.read_bytes()
 
@@ -64,13 +64,14 @@ def _is_kernel(name: str) -> bool:
     return name.startswith("linux-image-") and name.removeprefix("linux-image-")[:1].isdigit()
 
 
-def _member(archive: Path, suffix: str) -> bytes:
+def member(archive: Path, suffix: str) -> bytes:
+    """The file in a package whose path ends with `suffix`."""
     with (
         subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as process,
         tarfile.open(fileobj=process.stdout, mode="r|") as files,
     ):
-        for member in files:
-            content = files.extractfile(member) if member.name.endswith(suffix) else None
+        for entry in files:
+            content = files.extractfile(entry) if entry.name.endswith(suffix) else None
             if content is not None:
                 return content.read()
     raise Unavailable(f"{archive.name} has no {suffix}", "the kernel of this distribution has CUSE elsewhere")

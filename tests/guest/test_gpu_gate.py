@@ -18,16 +18,18 @@ import fake_nvidia
 import gate_driver
 import gpu_faults
 import pytest
+import stub_files
 import stub_nvidia
 import stub_ocsp
 from gpu import Gpus
 from gpu_faults import FAULTS, Faults, failing, good, hanging
+from stage import supervisor
 from stub_gpu_report import Contents
 
-from tinboot.builder import gpu_pin
+from tinboot.builder import gpu_pin, places
 from tinboot.formats import gpuevidence, gpugate, gpureference, halt, ocspdisk
 from tinboot.formats.gpugate import Job, Outcome
-from tinboot.guest import gpu_image, gpu_verdict
+from tinboot.guest import gpu_gate, gpu_image, gpu_verdict
 from tinboot.verify import gpu_appraisal, gpu_binding, gpu_chain, gpu_platform
 
 NOW = fake_nvidia.NOW
@@ -263,6 +265,17 @@ def test_no_nvml_library(machine: Machine, tmp_path: Path) -> None:
     assert machine.refuses(good(), library=tmp_path)[0] == "gpu-nvml-missing"
 
 
+def test_nvidias_own_library_finds_no_driver(machine: Machine, tmp_path: Path) -> None:
+    """The image's own libnvidia-ml, on a machine that has no NVIDIA driver, as every machine of ours."""
+    packages = places.build_folder() / "packages/debian"
+    (package,) = packages.glob("libnvidia-ml1_*.deb")
+    found = stub_files.member(package, f"/libnvidia-ml.so.{package.name.split('_')[1].split('-')[0]}")
+    (tmp_path / "libnvidia-ml.so.1").write_bytes(found)
+    reason, detail = machine.refuses(good(), library=tmp_path)
+    assert reason == "gpu-nvml-failed"
+    assert detail == "nvmlInitWithFlags: Driver Not Loaded, status 9"
+
+
 @pytest.mark.parametrize(
     ("script", "told"),
     [
@@ -377,6 +390,19 @@ class TestOcsp:
         job = self.job(machine, b"")
         Path(job.ocsp).unlink()
         assert machine.refuses(good(), job)[0] == "gpu-ocsp-invalid"
+
+
+def test_docs_state_the_deadlines() -> None:
+    page = " ".join((places.REPOSITORY / "docs/boot.md").read_text("utf-8").split())
+    deadlines = gpu_gate.Deadlines()
+    assert f"{deadlines.call} seconds, and {deadlines.call_each} for each GPU" in page
+    hook: dict[str, int] = {}
+    text = (places.REPOSITORY / "initrd-hooks/40-gpu").read_text("utf-8")
+    exec(next(line for line in text.splitlines() if line.startswith("BASE, EACH = ")), hook)  # noqa: S102
+    assert f"the gate to {hook['BASE']} seconds and {hook['EACH']} more for each GPU" in page
+    assert hook["BASE"] + 8 * hook["EACH"] < supervisor.DEADLINES["40-gpu"]
+    assert gpu_image.LONGEST_USE.days == 5 * 366
+    assert "before them or five years past them" in page
 
 
 def test_calls_are_all_that_the_stub_was_asked(machine: Machine) -> None:
