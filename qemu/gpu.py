@@ -19,6 +19,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
+import port
 import stub_gpu_report
 import stub_nvidia
 from gpu_faults import ARCHITECTURES, Faults, Gpu, good
@@ -218,10 +219,10 @@ class Gpus:
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             connection.settimeout(0.2)
-            while (head := self._read(connection, HEAD.size)) is not None:
+            while (head := port.read(connection, HEAD.size, self._ended)) is not None:
                 length, tag, device = HEAD.unpack(head)
                 rest = length - HEAD.size + 4
-                if not 0 < rest <= _FRAME_LIMIT or (body := self._read(connection, rest)) is None:
+                if not 0 < rest <= _FRAME_LIMIT or (body := port.read(connection, rest, self._ended)) is None:
                     return
                 size = body[0]
                 answered = self._answered(body[1 : 1 + size].decode(), device, body[1 + size :])
@@ -241,23 +242,6 @@ class Gpus:
         except struct.error:
             return _INVALID_ARGUMENT, b""
         return None if data is None else (_SUCCESS, data)
-
-    def _read(self, connection: socket.socket, size: int) -> bytes | None:
-        """None once who asks, or these GPUs, are gone."""
-        data = b""
-        while len(data) < size:
-            try:
-                part = connection.recv(size - len(data))
-            except TimeoutError:
-                if self._ended.is_set():
-                    return None
-                continue
-            except OSError:
-                return None
-            if not part:
-                return None
-            data += part
-        return data
 
 
 def bus_number(at: int) -> int:

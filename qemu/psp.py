@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import port
 import stub_chain
 from cryptography.hazmat.primitives.asymmetric import ec
 from machine import Machine
@@ -192,32 +193,15 @@ class Psp:
             return
         with connection:
             connection.settimeout(0.2)
-            while (head := self._read(connection, LENGTH.size)) is not None:
+            while (head := port.read(connection, LENGTH.size, self._ended)) is not None:
                 (length,) = LENGTH.unpack(head)
-                if length > _FRAME_LIMIT or (request := self._read(connection, length)) is None:
+                if length > _FRAME_LIMIT or (request := port.read(connection, length, self._ended)) is None:
                     return
                 answered = self.answer(request)
                 if answered is None:
                     self._ended.wait()
                     return
                 connection.sendall(LENGTH.pack(len(answered)) + answered)
-
-    def _read(self, connection: socket.socket, size: int) -> bytes | None:
-        """None once the machine, or this PSP, is gone."""
-        data = b""
-        while len(data) < size:
-            try:
-                part = connection.recv(size - len(data))
-            except TimeoutError:
-                if self._ended.is_set():
-                    return None
-                continue
-            except OSError:
-                return None
-            if not part:
-                return None
-            data += part
-        return data
 
 
 def measure(machine: Machine, size: int) -> bytes:

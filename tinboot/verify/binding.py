@@ -5,24 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
 from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
 from tinboot.formats.snpreport import NUMBER, SIGNATURE_R, SIGNATURE_RESERVED, SIGNATURE_S, Report
 from tinboot.formats.snptcb import GENOA, LINES, MILAN, TURIN, decode, product_of
+from tinboot.verify import p384
+from tinboot.verify.certificate import require_valid
 from tinboot.verify.chain import Endorsement
 from tinboot.verify.checks import Check, Unchecked
 from tinboot.verify.crl import Revocations
-
-#: NIST SP 800-186, 3.2.1.4: the order of P-384's base point.
-_ORDER = int(
-    "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
-)
-_COORDINATE = 48
-_ALGORITHM = ec.ECDSA(hashes.SHA384())
 
 #: KEY_INFO, 56860 1.58, table 23: bit 1 MASK_CHIP_KEY, bits 4:2 SIGNING_KEY.
 _MASK_CHIP_KEY = 1 << 1
@@ -31,8 +21,8 @@ _SIGNING_KEYS = {"VCEK": 0, "VLEK": 1}
 _RESERVED = {line.name: line.reserved for line in LINES}
 
 _PADDING = (
-    range(SIGNATURE_R + _COORDINATE, SIGNATURE_R + NUMBER),
-    range(SIGNATURE_S + _COORDINATE, SIGNATURE_S + NUMBER),
+    range(SIGNATURE_R + p384.COORDINATE, SIGNATURE_R + NUMBER),
+    range(SIGNATURE_S + p384.COORDINATE, SIGNATURE_S + NUMBER),
     SIGNATURE_RESERVED,
 )
 
@@ -62,31 +52,23 @@ def signature_padding(subject: Subject) -> None:
                 f"offset {at:#x}: {report.raw[at]:#04x} in the signature's padding, expected zero"
             )
     for name, number in (("r", report.signature_r), ("s", report.signature_s)):
-        if not 0 < number < _ORDER:
+        if not 0 < number < p384.ORDER:
             raise Malformed(f"the signature's {name} is not between 1 and the order of P-384")
 
 
 def report_signature(subject: Subject) -> None:
     """ECDSA with P-384 and SHA-384 over the first 672 bytes."""
-    report, key = subject.report, subject.endorsement.key
-    try:
-        key.verify(encode_dss_signature(report.signature_r, report.signature_s), report.signed, _ALGORITHM)
-    except InvalidSignature:
-        raise Mismatch(
-            f"the report is not signed by the key of the {subject.endorsement.kind}",
-            "is it the certificate of this chip, at the TCB that the report states?",
-        ) from None
+    report, endorsement = subject.report, subject.endorsement
+    failure = Mismatch(
+        f"the report is not signed by the key of the {endorsement.kind}",
+        "is it the certificate of this chip, at the TCB that the report states?",
+    )
+    p384.verify(endorsement.key, report.signature_r, report.signature_s, report.signed, failure)
 
 
 def dates(subject: Subject) -> None:
     """Each certificate is valid now."""
-    now = subject.now
-    for certificate in subject.endorsement.chain:
-        if not certificate.not_before <= now <= certificate.not_after:
-            raise Mismatch(
-                f"{certificate.common_name!r} is valid from {certificate.not_before:%Y-%m-%d %H:%M} to "
-                f"{certificate.not_after:%Y-%m-%d %H:%M}, and now is {now:%Y-%m-%d %H:%M}"
-            )
+    require_valid(subject.endorsement.chain, subject.now)
 
 
 def revocation(subject: Subject) -> Unchecked | None:

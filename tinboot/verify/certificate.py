@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives import hashes
 
-from tinboot.formats.errors import Malformed
+from tinboot.formats.errors import Malformed, Mismatch
 from tinboot.verify.der import BOOLEAN, OCTET_STRING, OID, SEQUENCE, SET, Der, context, dotted
 
 MAX_SIZE = 64 << 10  # AMD's have up to 1,700 bytes; a file may hold a chain of them
@@ -123,6 +124,16 @@ def parse(data: bytes) -> Certificate:
         outer_algorithm,
         signature,
     )
+
+
+def require_valid(certificates: Iterable[Certificate], now: datetime) -> None:
+    """Raises `Mismatch` for one that is not valid at `now`."""
+    for certificate in certificates:
+        if not certificate.not_before <= now <= certificate.not_after:
+            raise Mismatch(
+                f"{certificate.common_name!r} is valid from {certificate.not_before:%Y-%m-%d %H:%M} to "
+                f"{certificate.not_after:%Y-%m-%d %H:%M}, and now is {now:%Y-%m-%d %H:%M}"
+            )
 
 
 def read_extensions(wrapped: Der) -> tuple[Extension, ...]:

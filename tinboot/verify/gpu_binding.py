@@ -7,25 +7,14 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
 from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
 from tinboot.formats.gpureport import Report
-from tinboot.verify import gpu_ocsp
+from tinboot.verify import gpu_ocsp, p384
+from tinboot.verify.certificate import require_valid
 from tinboot.verify.checks import Check, Unchecked
 from tinboot.verify.gpu_chain import Endorsement
 from tinboot.verify.gpu_ocsp import Limits, Response
 from tinboot.verify.gpu_policy import Policy
-
-#: NIST SP 800-186, 3.2.1.4: the order of P-384's base point.
-_ORDER = int(
-    "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
-)
-_COORDINATE = 48
-_SCHEME = ec.ECDSA(hashes.SHA384())
 
 #: Certificates whose status NVIDIA's service knows: boot ROM, provisioner, chip's identity. It answers
 #: nothing about the attestation key, whose issuer is inside the GPU, and the root is pinned.
@@ -56,26 +45,20 @@ class Absent(Unavailable):
 def report_signature(subject: Subject) -> None:
     """ECDSA with P-384 and SHA-384 over request and response; DSP0274 1.1: r and s, big-endian, no DER."""
     signature = subject.report.signature
-    r, s = (int.from_bytes(part, "big") for part in (signature[:_COORDINATE], signature[_COORDINATE:]))
-    if not (0 < r < _ORDER and 0 < s < _ORDER):
+    r, s = (
+        int.from_bytes(part, "big") for part in (signature[: p384.COORDINATE], signature[p384.COORDINATE :])
+    )
+    if not (0 < r < p384.ORDER and 0 < s < p384.ORDER):
         raise Malformed("the report's signature has an r or s that is not between 1 and the order of P-384")
-    try:
-        subject.endorsement.key.verify(encode_dss_signature(r, s), subject.report.signed, _SCHEME)
-    except InvalidSignature:
-        raise Mismatch(
-            "the report is not signed by the key of its certificate", "is it the chain of this GPU?"
-        ) from None
+    failure = Mismatch(
+        "the report is not signed by the key of its certificate", "is it the chain of this GPU?"
+    )
+    p384.verify(subject.endorsement.key, r, s, subject.report.signed, failure)
 
 
 def dates(subject: Subject) -> None:
     """Each certificate is valid now. Those of GPUs never end, so a clock that is ahead passes."""
-    now = subject.now
-    for certificate in subject.endorsement.chain:
-        if not certificate.not_before <= now <= certificate.not_after:
-            raise Mismatch(
-                f"{certificate.common_name!r} is valid from {certificate.not_before:%Y-%m-%d %H:%M} to "
-                f"{certificate.not_after:%Y-%m-%d %H:%M}, and now is {now:%Y-%m-%d %H:%M}"
-            )
+    require_valid(subject.endorsement.chain, subject.now)
 
 
 def revocation(subject: Subject) -> Unchecked | None:
