@@ -154,11 +154,13 @@ def test_modules_are_the_roots_in_its_order_with_its_firmware(ready: Guest) -> N
     (sysroot / f".{gpugate.FOLDER}/modules").write_text("/usr/lib/b.ko\n/usr/lib/a.ko\n")
     path = Path(ready.places.sys) / "module/firmware_class/parameters/path"
     path.parent.mkdir(parents=True)
-    answers(ready, GOOD)
+    (Path(ready.places.root) / "answer").write_bytes(GOOD)
+    script(ready, f"cat {path} > {ready.places.root}/during; cat {ready.places.root}/answer >&3")
     ready.run("40-gpu")
     loaded = [call[1] for call in ready.kernel.calls if call[0] == "load_module"]
     assert loaded == [f"{sysroot}/usr/lib/b.ko", f"{sysroot}/usr/lib/a.ko"]
-    assert path.read_text() == f"{sysroot}/usr/lib/firmware"
+    assert (Path(ready.places.root) / "during").read_text() == f"{sysroot}/usr/lib/firmware"
+    assert path.read_text() == "/usr/lib/firmware"
 
 
 def test_a_module_that_does_not_load(ready: Guest) -> None:
