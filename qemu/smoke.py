@@ -26,6 +26,7 @@ import deadloop
 import measured_boot
 import smoke_gpus
 import stub_files
+import stub_gpu_files
 import testcpio
 from accelerator import choose
 from boot import BootResult, finish
@@ -154,8 +155,14 @@ def boot(
         if line.startswith(SHOWN):
             click.echo(f"  {line[:76]}{'…' if len(line) > 76 else ''}", err=True)
 
-    devices = [*psp.arguments, *gpus.arguments]
-    with Machine([*listed, *devices, "-S"], log=folder / "boot.log", on_line=hear) as machine:
+    with (
+        stub_gpu_files.shown(gpus.faults) as functions,
+        Machine(
+            [*listed, *psp.arguments, *gpus.arguments, *functions.arguments, "-S"],
+            log=folder / "boot.log",
+            on_line=hear,
+        ) as machine,
+    ):
         psp.start(machine, firmware)
         with stage("boot, from QEMU's start to the root's status line"):
             event = deadloop.wait(machine, UP_SECONDS)

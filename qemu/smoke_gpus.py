@@ -18,6 +18,7 @@ import testcpio
 from gpu import Gpus
 from stub_gpu_report import Contents, Kind
 from stub_rim import Rim
+from vfio_user_h100 import can_be_shown
 
 from tinboot.formats import cpio, gpugate
 from tinboot.formats.errors import Mismatch
@@ -65,7 +66,8 @@ def entries(gpus: Gpus, pinned: Path, device_root: Path) -> tuple[cpio.Entry, ..
     """For the test archive. `pinned`: the folder of `tinboot gpu pin`."""
     known = {p.relative_to(pinned).as_posix(): p.read_bytes() for p in pinned.rglob("*") if p.is_file()}
     known |= {stub_gpu_files.DEVICE_ROOT: device_root.read_bytes(), gpugate.MODULES_FILE: b""}
-    return (*stub_gpu_files.entries(gpus.faults, known), testcpio.hook("45-smoke-gpus", SHOW))
+    stubs = stub_gpu_files.entries(gpus.faults, known, on_bus=not can_be_shown())
+    return (*stubs, testcpio.hook("45-smoke-gpus", SHOW))
 
 
 def evidence(lines: list[str], sealed: bytes) -> tuple[bytes, str]:

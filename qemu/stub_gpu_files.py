@@ -22,6 +22,7 @@ from gpu_faults import Faults
 from stub_gpu_report import Contents, Kind
 from stub_nvidia import CHIPS, Arch
 from stub_rim import Rim
+from vfio_user_h100 import FOREIGN, H100, Functions, Identity, can_be_shown
 
 from tinboot.formats import cpio, gpureference
 
@@ -32,9 +33,6 @@ VALUES = "reference-values.json"
 DEVICE_ROOT = "device-root.pem"
 
 _SOURCES = Path(__file__).parent / "stubs"
-
-#: `vendor`, `device`, `class` of an H100, and of a display device that is not NVIDIA's.
-H100, FOREIGN = ("0x10de", "0x2331", "0x030200"), ("0x1002", "0x1636", "0x030000")
 
 Known = Mapping[str, bytes]
 
@@ -47,8 +45,8 @@ def entries(
     library: bytes | None = None,
     persistenced: bytes | None = None,
 ) -> tuple[cpio.Entry, ...]:
-    """`known`: see below. `on_bus`: functions are made up, for QEMU shows none. `library`, `persistenced`: in
-    the place of what is compiled; nothing is what nobody can load or run.
+    """`known`: see below. `on_bus`: functions are made up, for QEMU shows none (`shown`, below). `library`,
+    `persistenced`: in the place of what is compiled; nothing is what nobody can load or run.
     """
     files: dict[str, bytes] = {
         "libnvidia-ml.so.1": compiled.nvml().read_bytes() if library is None else library,
@@ -56,9 +54,10 @@ def entries(
         **{f"known/{name}": data for name, data in known.items()},
     }
     if on_bus:
-        for address, values in functions(faults).items():
-            for name, value in zip(("vendor", "device", "class"), values, strict=True):
-                files[f"pci/{address}/{name}"] = f"{value}\n".encode()
+        for address, one in functions(faults).items():
+            files[f"pci/{address}/vendor"] = f"{one.vendor:#06x}\n".encode()
+            files[f"pci/{address}/device"] = f"{one.device:#06x}\n".encode()
+            files[f"pci/{address}/class"] = f"{one.kind:#08x}\n".encode()
     runs = ("libnvidia-ml.so.1", "nvidia-persistenced")
     return (
         testcpio.hook(HOOK, (_SOURCES / "gpu_hook.py").read_text("utf-8")),
@@ -70,8 +69,13 @@ def entries(
     )
 
 
-def functions(faults: Faults) -> dict[str, tuple[str, str, str]]:
-    """What is made up on the bus: address to `vendor`, `device` and `class`."""
+def shown(faults: Faults) -> Functions:
+    """What QEMU shows on the bus, where it can; else nothing, and `entries` makes it up."""
+    return Functions(tuple(functions(faults).values()) if can_be_shown() else ())
+
+
+def functions(faults: Faults) -> dict[str, Identity]:
+    """What a guest finds on the bus, by the address of what is made up: QEMU's firmware gives its own."""
     count = len(faults.gpus) if faults.on_bus is None else faults.on_bus
     found = {bus_address(at): H100 for at in range(count)}
     if faults.foreign:

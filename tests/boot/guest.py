@@ -21,6 +21,7 @@ from hostile_disks import config_disk
 from machine import Machine
 from psp import GOOD, Behaviour, Psp
 from serial_log import Outcome
+from vfio_user_h100 import can_be_shown
 
 from tinboot.builder import image, wrap
 from tinboot.builder.weights_source import scan
@@ -96,7 +97,19 @@ class Guest:
 
     def _gpu_entries(self, faults: Faults) -> tuple[cpio.Entry, ...]:
         library, daemon = self.gpu_files.get("library"), self.gpu_files.get("persistenced")
-        return stub_gpu_files.entries(faults, self.known, library=library, persistenced=daemon)
+        made_up = not can_be_shown()
+        return stub_gpu_files.entries(
+            faults, self.known, on_bus=made_up, library=library, persistenced=daemon
+        )
+
+    @contextmanager
+    def _gpu_arguments(self) -> Iterator[list[str]]:
+        """QEMU's, for the ports of its GPUs and what it can show of them on the bus."""
+        if self.gpus is None:
+            yield []
+            return
+        with stub_gpu_files.shown(self.gpus.faults) as functions:
+            yield [*self.gpus.arguments, *functions.arguments]
 
     def boot(
         self,
@@ -110,7 +123,7 @@ class Guest:
         extra: Sequence[str] = (),
     ) -> BootResult:
         """Boots with the production command line and disks, or with others in their place."""
-        with self._psp() as psp:
+        with self._psp() as psp, self._gpu_arguments() as listed:
             return boot(
                 self.image.folder / "kernel",
                 self.initrd(),
@@ -121,7 +134,7 @@ class Guest:
                 cpu=cpu,
                 marker=marker,
                 deadline=deadline,
-                extra=[*extra, *(self.gpus.arguments if self.gpus else ())],
+                extra=[*extra, *listed],
                 under=self.firmware,
                 psp=psp,
             )
