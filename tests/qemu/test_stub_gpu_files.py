@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 import stub_gpu_files
 import stub_nvidia
-from gpu_faults import FAULTS, good
+from gpu_faults import FAULTS, Faults, good
 from stage.kernel import MS_BIND, Kernel
 from stage.places import Places
 from stage.state import State
@@ -23,9 +23,11 @@ from tinboot.formats import cpio, gpureference
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 KNOWN = stub_gpu_files.known(NOW)
+FILES = ("vendor", "device", "class")
 FOLDER = f"{stub_gpu_files.FOLDER}/"
 
-BUS = {"0000:81:00.0": ("0x10de", "0x2331", "0x030200"), "0000:82:00.0": ("0x10de", "0x2331", "0x030200")}
+#: Vendor, device and class of what is at each address.
+BUS = {"0000:81:00.0": (0x10DE, 0x2331, 0x030200), "0000:82:00.0": (0x10DE, 0x2331, 0x030200)}
 
 
 def listed(entries: tuple[cpio.Entry, ...]) -> dict[str, cpio.Entry]:
@@ -57,14 +59,16 @@ def test_with_functions_that_qemu_shows() -> None:
     assert not [name for name in listed(stub_gpu_files.entries(good(), KNOWN, on_bus=False)) if "pci" in name]
 
 
+def on_bus(faults: Faults) -> dict[str, tuple[int, int, int]]:
+    return {address: one[:3] for address, one in stub_gpu_files.functions(faults).items()}
+
+
 def test_what_is_on_the_bus() -> None:
-    assert stub_gpu_files.functions(good()) == BUS
-    assert len(stub_gpu_files.functions(FAULTS["none"])) == 0
-    assert len(stub_gpu_files.functions(FAULTS["fewer"])) == 1
-    assert len(stub_gpu_files.functions(FAULTS["more"])) == 3
-    assert stub_gpu_files.functions(FAULTS["more-by-nvml"]) == BUS
-    foreign = stub_gpu_files.functions(FAULTS["foreign"])
-    assert dict(foreign.items() - BUS.items()) == {"0000:c1:00.0": ("0x1002", "0x1636", "0x030000")}
+    assert on_bus(good()) == on_bus(FAULTS["more-by-nvml"]) == BUS
+    assert [len(on_bus(FAULTS[name])) for name in ("none", "fewer", "more")] == [0, 1, 3]
+    assert dict(on_bus(FAULTS["foreign"]).items() - BUS.items()) == {
+        "0000:c1:00.0": (0x1002, 0x1636, 0x030000)
+    }
 
 
 def test_runs_behind_the_volumes_and_before_the_gate() -> None:
@@ -167,12 +171,12 @@ def test_the_hook_lays_them_over_the_root(guest: Path) -> None:
 def test_the_hook_adds_to_the_bus(guest: Path) -> None:
     run(guest, stub_gpu_files.entries(FAULTS["foreign"], KNOWN))
     bus = guest / "sys/bus/pci/devices"
-    found = {p.name: (p / "vendor").read_text() for p in bus.iterdir()}
-    assert found == {
-        "0000:00:00.0": "0x8086\n",
-        "0000:81:00.0": "0x10de\n",
-        "0000:82:00.0": "0x10de\n",
-        "0000:c1:00.0": "0x1002\n",
+    assert (bus / "0000:00:00.0/vendor").read_text() == "0x8086\n"
+    made = {p.name: p for p in bus.iterdir() if p.name != "0000:00:00.0"}
+    assert {name: [(path / f).read_text() for f in FILES] for name, path in made.items()} == {
+        "0000:81:00.0": ["0x10de\n", "0x2331\n", "0x030200\n"],
+        "0000:82:00.0": ["0x10de\n", "0x2331\n", "0x030200\n"],
+        "0000:c1:00.0": ["0x1002\n", "0x1636\n", "0x030000\n"],
     }
 
 
