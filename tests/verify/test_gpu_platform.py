@@ -57,7 +57,7 @@ Case = tuple[str, str, Callable[[], Appraisals], type[TinbootError], str]
 
 
 def broken() -> Iterator[Case]:
-    replayed = lambda: of(GOOD._replace(nonce=bytes(32)))  # noqa: E731
+    replayed = partial(of, GOOD._replace(nonce=bytes(32)))
     yield "nonce", "replayed", replayed, Refused, f"nonce is {'00' * 32}, expected {NONCE.hex()}"
     relabelled = lambda: appraise([evidence(GOOD._replace(nonce=bytes(32)))._replace(nonce=NONCE)])  # noqa: E731
     yield (
@@ -69,7 +69,7 @@ def broken() -> Iterator[Case]:
     )
 
     check = "driver-version"
-    unknown = lambda: by(VBIOS)  # noqa: E731
+    unknown = partial(by, VBIOS)
     yield (
         check,
         "unknown",
@@ -77,7 +77,7 @@ def broken() -> Iterator[Case]:
         Unavailable,
         "no reference values for driver 550.90.07: NV_GPU_DRIVER_GH100_",
     )
-    nvml = lambda: of(GOOD, versions=[NVMLS._replace(driver="550.90.08")])  # noqa: E731
+    nvml = partial(of, GOOD, versions=[NVMLS._replace(driver="550.90.08")])
     yield check, "NVML's", nvml, Refused, "the report is of driver 550.90.07, NVML says '550.90.08'"
     yield (
         check,
@@ -86,13 +86,13 @@ def broken() -> Iterator[Case]:
         Mismatch,
         "is of version 550.90, the",
     )
-    swapped = lambda: by(DRIVER._replace(kind="vbios"), VBIOS)  # noqa: E731
+    swapped = partial(by, DRIVER._replace(kind="vbios"), VBIOS)
     yield check, "of a VBIOS", swapped, Mismatch, "are of a vbios, expected a driver"
-    absent = lambda: of(lacking(gpuopaque.DRIVER_VERSION))  # noqa: E731
+    absent = partial(of, lacking(gpuopaque.DRIVER_VERSION))
     yield check, "not stated", absent, Malformed, "does not state its driver version"
 
     check = "vbios-version"
-    unknown = lambda: by(DRIVER)  # noqa: E731
+    unknown = partial(by, DRIVER)
     yield (
         check,
         "unknown",
@@ -100,7 +100,7 @@ def broken() -> Iterator[Case]:
         Unavailable,
         "no reference values for VBIOS 96.00.9F.00.01: NV_GPU_VBIOS_G520_",
     )
-    nvml = lambda: of(GOOD, versions=[NVMLS._replace(vbios="96.00.9F.00.02")])  # noqa: E731
+    nvml = partial(of, GOOD, versions=[NVMLS._replace(vbios="96.00.9F.00.02")])
     yield check, "NVML's", nvml, Refused, "the report is of VBIOS 96.00.9F.00.01, NVML says '96.00.9F.00.02'"
     yield (
         check,
@@ -109,7 +109,7 @@ def broken() -> Iterator[Case]:
         Mismatch,
         "is of version 96.00, the",
     )
-    board = lambda: of(GOOD._replace(project="G999"))  # noqa: E731
+    board = partial(of, GOOD._replace(project="G999"))
     yield check, "another board", board, Unavailable, "NV_GPU_VBIOS_G999_0200_885_96009F0001 is not among"
     for kind, word in (
         (gpuopaque.VBIOS_VERSION, "VBIOS version"),
@@ -131,7 +131,7 @@ def broken() -> Iterator[Case]:
                     Refused,
                     f"nothing of {index}, which NVIDIA",
                 )
-    both = lambda: by(also(DRIVER, 0), VBIOS)  # noqa: E731
+    both = partial(by, also(DRIVER, 0), VBIOS)
     yield check, "index twice", both, Mismatch, "both have the index 0"
 
     for index in COVERED:
@@ -143,7 +143,7 @@ def broken() -> Iterator[Case]:
             Refused,
             f"1 measurements differ .*, index {index}; .* is 5a5a",
         )
-    off = lambda: of(GOOD._replace(altered={35: WRONG}, nvdec0=OFF))  # noqa: E731
+    off = partial(of, GOOD._replace(altered={35: WRONG}, nvdec0=OFF))
     yield "measurements", "35 while NVDEC0 is off", off, Refused, "index 35"
 
     for index in sorted(set(range(64)) - set(COVERED)):
