@@ -70,6 +70,10 @@ ALONE = {
     "tinboot/guest/nv_child.py": {"OpenSSL", "verifier"},
 }
 
+#: Of cryptography, what is alike in every version that an image has: 41.0 of Ubuntu 24.04, 43.0 of Debian 13.
+#: Its certificates and OCSP responses are not: their times with a zone came with 42.0 and 43.0.
+STEADY = ("cryptography.exceptions", "cryptography.hazmat.primitives.")
+
 #: Programs that are started by their path, with other packages than ours: nothing may import them.
 PROGRAMS = frozenset({"nv_child"})
 
@@ -157,6 +161,38 @@ def _is_import(node: ast.AST) -> bool:
 def test_every_package_is_a_zone() -> None:
     packages = {f"tinboot/{path.parent.name}" for path in (REPOSITORY / "tinboot").glob("*/*.py")}
     assert packages <= {zone.folder for zone in ZONES.values()}
+
+
+def newer(path: str, source: str) -> list[str]:
+    """What code in an image takes of cryptography that an older one has not, or has otherwise."""
+    if zone_of(path) not in {"verify", "guest"} or path in ALONE:
+        return []
+    found = [module + "." for _, module in imports(ast.parse(source))]
+    return [m for m in found if m.startswith("cryptography.") and not m.startswith(STEADY)] + [
+        word for word in ("deterministic_signing",) if word in source
+    ]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_any_images_cryptography_will_do(path: Path) -> None:
+    assert newer(path.relative_to(REPOSITORY).as_posix(), path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from cryptography import x509",
+        "import cryptography.x509",
+        "def f() -> None:\n    from cryptography.x509 import ocsp",
+        "key.sign(data, ec.ECDSA(hash, deterministic_signing=True))",
+    ],
+)
+def test_newer_cryptography_is_seen(source: str) -> None:
+    assert newer("tinboot/verify/x.py", source)
+    assert newer("tinboot/guest/x.py", source)
+    assert not newer("tinboot/builder/x.py", source)
+    assert not newer("tinboot/guest/nv_child.py", source)
+    assert not newer("tinboot/verify/x.py", "from cryptography.hazmat.primitives.asymmetric import ec")
 
 
 def test_exceptions_are_used() -> None:

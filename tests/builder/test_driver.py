@@ -128,6 +128,10 @@ def test_as_the_recipe_starts_it(source: Path, tree: Path, tmp_path: Path) -> No
     done = subprocess.run(command, cwd=places.REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "error: of the driver's modules these are neither built in nor there: gone" in done.stderr
+    command.insert(-1, str(source.with_name("7.0.0-13-generic")))
+    done = subprocess.run(command, cwd=places.REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: the root has modules of 2 kernels: {KERNEL} 7.0.0-13-generic\n"
 
 
 def package(image: str, name: str, version: str = "1") -> Package:
@@ -144,10 +148,16 @@ def test_the_version_in_an_image() -> None:
 
 def test_the_kernel_of_the_modules() -> None:
     image = package("kernel", f"linux-image-{KERNEL}")
-    driver.check_kernel([image])
-    driver.check_kernel([image, package("root", f"linux-image-{KERNEL}")])
-    driver.check_kernel([image, package("root", "linux-image-generic-hwe-24.04")])
-    with pytest.raises(
-        Refused, match=r"are for the kernel 7\.0\.0-13-generic, the image's is 7\.0\.0-14-generic"
-    ):
-        driver.check_kernel([image, package("root", "linux-image-unsigned-7.0.0-13-generic")])
+    meta = package("root", "linux-modules-nvidia-580-server-open-generic-hwe-24.04")
+    prefixes = ("linux-image-", "linux-image-unsigned-", "linux-modules-nvidia-580-server-open-")
+    for prefix in prefixes:
+        driver.check_kernel([image, meta, package("root", prefix + KERNEL)])
+        with pytest.raises(
+            Refused, match=r"are for the kernel 7\.0\.0-13-generic, the image's is 7\.0\.0-14-generic"
+        ):
+            driver.check_kernel([image, meta, package("root", f"{prefix}7.0.0-13-generic")])
+    both = [package("root", f"{prefixes[0]}7.0.0-{number}-generic") for number in (13, 14)]
+    with pytest.raises(Refused, match=r"7\.0\.0-13-generic, 7\.0\.0-14-generic, the image's is 7\.0\.0-14"):
+        driver.check_kernel([image, *both])
+    with pytest.raises(Refused, match="are for the kernel none that is named, the image's is 7"):
+        driver.check_kernel([image, meta])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,6 +199,28 @@ def test_a_folder_that_is_not_as_pinned(here: Path) -> None:
     (here / "pinned/device-root.pem").touch()
     done = tinboot(here, "build", "tinboot.yml", "--gpu-reference-values", "pinned")
     refused(done, 5, "device-root.pem", "tinboot gpu pin")
+    assert listing(here) == ["pinned", "tinboot.yml"]
+
+
+@pytest.mark.parametrize(
+    ("alter", "code", "said"),
+    [
+        (lambda folder, rim: rim.write_text("altered"), 4, "has SHA-256"),
+        (lambda folder, rim: rim.unlink(), 5, "lacks rims/"),
+        (lambda folder, rim: (folder / "reference-values.json").unlink(), 6, "No such file"),
+        (lambda folder, rim: (folder / "reference-values.json").write_text("{}"), 3, "reference-values.json"),
+    ],
+    ids=["a RIM altered", "a RIM missing", "values missing", "values malformed"],
+)
+def test_a_pinned_folder_that_was_changed(
+    here: Path, alter: Callable[[Path, Path], object], code: int, said: str
+) -> None:
+    (here / "tinboot.yml").write_text(GPUS)
+    folder = write(here / "pinned")
+    alter(folder, next(folder.glob("rims/NV_GPU_VBIOS_*.xml")))
+    done = tinboot(here, "build", "tinboot.yml", "--gpu-reference-values", "pinned")
+    refused(done, code, said, "tinboot gpu pin")
+    assert listing(here) == ["pinned", "tinboot.yml"]
 
 
 def test_without_reference_values_says_what_that_means(built: Path) -> None:

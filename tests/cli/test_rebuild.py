@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fake_reference import write
 
-from tinboot.builder import prepare, rebuild
+from tinboot.builder import gpu_reference, prepare, rebuild, recipe
 from tinboot.builder.mkosi import Mkosi
 from tinboot.cli import rebuild as command
 from tinboot.formats.errors import Mismatch, Unavailable
@@ -23,7 +24,9 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
         folder.mkdir()
         (folder / "kernel").write_bytes(b"kernel")
 
-    def twice(*_: object) -> Iterator[rebuild.Built]:
+    def twice(wanted: recipe.Recipe, *_: object) -> Iterator[rebuild.Built]:
+        if wanted.reference is not None:
+            wanted.reference.write(folders[0].with_name("written"))
         for folder, mask in zip(folders, ("022", "077"), strict=True):
             yield rebuild.Built(folder, {"umask": mask})
 
@@ -49,6 +52,30 @@ def test_a_difference(builds: tuple[Path, Path]) -> None:
     assert result.exception.message == "the builds differ: kernel differs from byte 3 on"
     assert "same bytes" not in result.output
     assert "077" in result.stdout
+
+
+def test_with_reference_values(builds: tuple[Path, Path], tmp_path: Path) -> None:
+    """They are part of what is built, as they were read."""
+    pinned, written = write(tmp_path / "pinned"), tmp_path / "written"
+    written.mkdir()
+    words = ["--distribution", "debian", "--gpu-reference-values", str(pinned)]
+    result = CliRunner().invoke(command.command, words)
+    assert result.exit_code == 0, result.output
+    assert gpu_reference.read(written) == gpu_reference.read(pinned)
+
+
+def test_reference_values_that_were_changed(
+    builds: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before anything is fetched or built."""
+    monkeypatch.delattr(prepare, "toolchain")
+    pinned = write(tmp_path / "pinned")
+    next(pinned.glob("rims/*.xml")).write_text("altered")
+    words = ["--distribution", "debian", "--gpu-reference-values", str(pinned)]
+    assert isinstance(CliRunner().invoke(command.command, words).exception, Mismatch)
+    result = CliRunner().invoke(command.command, [*words[:-1], str(tmp_path / "none")])
+    assert isinstance(result.exception, Unavailable)
+    assert "tinboot gpu pin" in result.exception.hint
 
 
 def test_without_a_lock(builds: tuple[Path, Path]) -> None:

@@ -4,7 +4,8 @@ A list names modules, one a line, in the order in which they are wanted; `#` beg
 goes before it, what the kernel has built in is passed over, what is neither built in nor there fails the
 build. Unlike the initrd's, these may be many and change with the driver, so the list names no paths.
 
-mkosi's finalize script of the root runs `python3 -m tinboot.builder.driver LIST MODULES TREE`.
+mkosi's finalize script of the root runs `python3 -m tinboot.builder.driver LIST MODULES... TREE`, with the
+folder of each kernel that the root has modules of: it must be one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _FIRMWARE = "usr/lib/firmware/nvidia/*/gsp_ga10x.bin"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _VERSION = re.compile(rb"\0version=([0-9]+(?:\.[0-9]+)+)\0")
-_KERNEL = re.compile(r"linux-image-(?:unsigned-)?([0-9].*)")
+#: Packages of one kernel; those of Ubuntu's that only follow another have a word where its version stands.
+_KERNEL = re.compile(r"linux-(?:image-(?:unsigned-)?|modules-nvidia-[0-9]+-server-open-)([0-9].*)")
 _LIBRARY = re.compile(r"libnvidia-compute-[0-9]+-server")
 
 
@@ -112,22 +114,28 @@ def version(packages: Iterable[Package]) -> str | None:
 
 
 def check_kernel(packages: Iterable[Package]) -> None:
-    """Raises `Refused` where the root's modules are for another kernel than the one that is booted."""
-    of: dict[str, set[str]] = {"kernel": set(), "root": set()}
+    """Raises `Refused` unless the root's driver is for the kernel that is booted, and for no other."""
+    of: dict[str, set[str]] = {"root": set(), "kernel": set()}
     for package in packages:
         if package.image in of and (match := _KERNEL.fullmatch(package.name)):
             of[package.image].add(match[1])
-    if of["root"] - of["kernel"]:
+    if of["root"] != of["kernel"]:
+        driver, kernel = (", ".join(sorted(found)) or "none that is named" for found in of.values())
         raise Refused(
-            f"the driver's modules are for the kernel {', '.join(sorted(of['root']))}, "
-            f"the image's is {', '.join(sorted(of['kernel']))}",
+            f"the driver's modules are for the kernel {driver}, the image's is {kernel}",
             "the archive's driver follows its kernel some days later: renew the lock then",
         )
 
 
 def main(arguments: list[str]) -> None:
-    """`LIST MODULES TREE`"""
-    listed, source, tree = map(Path, arguments)
+    """`LIST MODULES... TREE`"""
+    listed, *sources, tree = map(Path, arguments)
+    try:
+        (source,) = sources
+    except ValueError:
+        sys.exit(
+            f"error: the root has modules of {len(sources)} kernels: {' '.join(s.name for s in sources)}"
+        )
     try:
         stage(parse(str(listed), listed.read_text("utf-8")), source, tree)
     except (Malformed, Refused) as error:
