@@ -1,13 +1,13 @@
 """Runs a program that may do nothing but compute: `confine.py DESCRIPTOR PROGRAM ARGUMENTS...`.
 
 Standard input, output and error, and as descriptor 3 the one given, are its only ways in and out. It has no
-network, no host name and no IPC of the machine's, sees its own processes alone, is nobody (65534) without
-privileges or a way back to them, and writes only to a small file system of its own, which is gone when it
-ends. Whatever of that cannot be had ends this program instead: exit code 125, and the reason on standard
-error.
+network, no host name and no IPC of the machine's, sees its own processes alone, opens no device (those of
+GPUs are everybody's), is nobody (65534) without privileges or a way back to them, and writes only to a small
+file system of its own, which is gone when it ends. Whatever of that cannot be had ends this program instead:
+exit code 125, and the reason on standard error.
 
-Linux: unshare(2), namespaces(7), user_namespaces(7), prctl(2), setrlimit(2). Standard library only: it is
-started as a file, `python3 -I -S -B confine.py`, and imports nothing of tinboot.
+Linux: unshare(2), namespaces(7), user_namespaces(7), mount_setattr(2), prctl(2), setrlimit(2). Standard
+library only: it is started as a file, `python3 -I -S -B confine.py`, and imports nothing of tinboot.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import ctypes
 import os
 import resource
 import signal
+import struct
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -46,7 +47,12 @@ _CLONE_NEWPID = 0x20000000
 _CLONE_NEWNET = 0x40000000
 
 # include/uapi/linux/mount.h
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_PRIVATE = 1, 2, 4, 8, 1 << 18
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+_ATTR = struct.Struct("=4Q")  # struct mount_attr: to set, to clear, propagation, user namespace
+
+_MOUNT_SETATTR = 442  # arch/x86/entry/syscalls/syscall_64.tbl
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000  # include/uapi/linux/fcntl.h
 
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
@@ -69,10 +75,23 @@ def _separate(privileged: bool) -> None:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{NOBODY} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{NOBODY} {gid} 1")
-    _call("mount", None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
+    _take_back_mounts()
     options = f"size={HOME_BYTES},nr_inodes=64,mode=0700,uid={NOBODY},gid={NOBODY}".encode()
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     _call("mount", b"tmpfs", HOME.encode(), b"tmpfs", ctypes.c_ulong(flags), options)
+
+
+def _take_back_mounts() -> None:
+    """Of all that is mounted it gets copies: private, nothing in them to write to, to open as a device."""
+    attributes = _ATTR.pack(_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, 0, _MS_PRIVATE, 0)
+    where = ctypes.c_int(_AT_FDCWD), b"/", ctypes.c_uint(_AT_RECURSIVE)
+    _call("syscall", ctypes.c_long(_MOUNT_SETATTR), *where, attributes, ctypes.c_size_t(_ATTR.size))
+
+
+def _own_processes() -> None:
+    """In the first process of the namespace: /proc shows no other one's."""
+    flags = ctypes.c_ulong(_MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    _call("mount", b"proc", b"/proc", b"proc", flags, None)
 
 
 def _become_nobody(privileged: bool) -> None:
@@ -99,6 +118,7 @@ def main(answer: int, command: list[str]) -> NoReturn:
         _separate(privileged)
         child = os.fork()
         if child == 0:
+            _own_processes()
             os.chdir(HOME)
             os.dup2(answer, 3)
             os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
