@@ -110,6 +110,7 @@ def test_the_gate_runs_in_the_verified_root_with_mounts_of_its_own(
     for name in ("tmp", "var"):
         expected.append(["mount", "tmpfs", f"{places.sysroot}/{name}", "tmpfs", 2 | 4, "size=64m"])
     expected.append(["chroot", places.sysroot])
+    expected.append(["forgo_modules"])  # nvidia-persistenced outlives the hand-over
     assert [json.loads(line) for line in calls.read_text().splitlines()] == expected
 
 
@@ -174,6 +175,26 @@ def test_a_module_that_does_not_load(ready: Guest) -> None:
 def test_a_root_that_lists_no_modules(ready: Guest) -> None:
     (Path(ready.places.sysroot) / f".{gpugate.FOLDER}/modules").unlink()
     assert refused(ready, "40-gpu") == "gpu-driver"
+
+
+def test_a_bus_that_changed_meanwhile(ready: Guest) -> None:
+    """A GPU that comes while others are verified would be made ready with them."""
+    (Path(ready.places.root) / "answer").write_bytes(GOOD)
+    bus, root = ready.pci, ready.places.root
+    script(ready, f"cp -r {bus}/0000:81:00.0 {bus}/0000:83:00.0; cat {root}/answer >&3")
+    assert refused(ready, "40-gpu") == "gpu-count"
+    script(ready, f"rm -r {bus}/0000:82:00.0; cat {root}/answer >&3")
+    assert refused(ready, "40-gpu") == "gpu-count"
+
+
+def test_a_gate_that_cannot_be_started(ready: Guest) -> None:
+    ready.kernel.fail["chroot"] = OSError(2, "No such file or directory")
+    assert refused(ready, "40-gpu") == "gpu-gate-failed"
+
+
+def test_the_disk_of_responses_went_away(ready: Guest) -> None:
+    ready.state.config = load(config(gpus=2) + POLICY.encode())
+    assert refused(ready, "40-gpu") == "gpu-ocsp-missing"
 
 
 def test_the_gates_own_refusal(ready: Guest) -> None:
