@@ -130,14 +130,11 @@ def check_kernel(packages: Iterable[Package]) -> None:
 def main(arguments: list[str]) -> None:
     """`LIST MODULES... TREE`"""
     listed, *sources, tree = map(Path, arguments)
+    if len(sources) != 1:
+        names = " ".join(source.name for source in sources)
+        sys.exit(f"error: the root has modules of {len(sources)} kernels: {names}")
     try:
-        (source,) = sources
-    except ValueError:
-        sys.exit(
-            f"error: the root has modules of {len(sources)} kernels: {' '.join(s.name for s in sources)}"
-        )
-    try:
-        stage(parse(str(listed), listed.read_text("utf-8")), source, tree)
+        stage(parse(str(listed), listed.read_text("utf-8")), sources[0], tree)
     except (Malformed, Refused) as error:
         sys.exit(f"error: {error.message}\nhint: {error.hint}")
 
