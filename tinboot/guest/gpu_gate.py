@@ -68,7 +68,7 @@ def gate(job: Job, places: Places, deadlines: Deadlines, now: datetime) -> Outco
     with _timed(ms, "verification"):
         verdict = gpu_verdict.decide(job, image, ocsp, collected, nonce, now, places.second)
     with _timed(ms, "ready"):
-        _set_ready(job, deadlines)
+        _set_ready(job, collected, deadlines)
     files = {gpugate.EVIDENCE_FILE: gpuevidence.render(verdict.evidence), gpugate.CLAIMS_FILE: verdict.claims}
     found = {
         "gpus": job.gpus,
@@ -98,8 +98,9 @@ def _collect(job: Job, nonce: bytes, deadlines: Deadlines) -> nvml.Collected:
     return nvml.unpack(_attend(work, job, deadlines))
 
 
-def _set_ready(job: Job, deadlines: Deadlines) -> None:
-    _attend(lambda attendance: nvml.set_ready(nvml.Nvml(attendance)), job, deadlines)
+def _set_ready(job: Job, collected: nvml.Collected, deadlines: Deadlines) -> None:
+    verified = [gpu.uuid for gpu in collected.gpus]
+    _attend(lambda attendance: nvml.set_ready(nvml.Nvml(attendance), verified), job, deadlines)
 
 
 def _attend(work: Work, job: Job, deadlines: Deadlines) -> object:

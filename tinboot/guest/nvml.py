@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import byref
 from threading import Thread
 from typing import Any, NamedTuple
@@ -82,14 +82,32 @@ def collect(nvml: Nvml, gpus: int, architecture: str, nonce: bytes) -> Collected
     return Collected(driver, _each(handles, lambda index, handle: _evidence(nvml, index, handle, nonce)))
 
 
-def set_ready(nvml: Nvml) -> None:
-    """Lets the GPUs take work, and looks whether they do; where they do not, they are told not to."""
+def set_ready(nvml: Nvml, verified: Sequence[str]) -> None:
+    """Lets the GPUs take work, and looks whether they do; where they do not, they are told not to.
+
+    `verified`: the UUIDs that were collected. The state is the whole machine's, so a GPU that came since
+    would have it, too.
+    """
     nvml("nvmlInitWithFlags", 0)
+    count = nvml("nvmlDeviceGetCount")
+    if count != len(verified):
+        raise Refusal("gpu-count", f"the driver finds {count} GPUs, {len(verified)} were verified")
+    for index, uuid in enumerate(verified):
+        found = nvml("nvmlDeviceGetUUID", nvml("nvmlDeviceGetHandleByIndex", index, gpu=index), gpu=index)
+        if found != uuid:
+            raise Refusal("gpu-count", f"GPU {index} is {found}, the one that was verified {uuid}")
+    try:
+        _make_ready(nvml)
+    except Refusal:
+        with contextlib.suppress(Refusal):
+            nvml("nvmlSystemSetConfComputeGpusReadyState", _NOT_READY)
+        raise
+
+
+def _make_ready(nvml: Nvml) -> None:
     nvml("nvmlSystemSetConfComputeGpusReadyState", _READY)
     found = nvml("nvmlSystemGetConfComputeGpusReadyState")
     if found != _READY:
-        with contextlib.suppress(Refusal):
-            nvml("nvmlSystemSetConfComputeGpusReadyState", _NOT_READY)
         raise Refusal("gpu-ready-failed", f"the ready state is {found} after it was set to {_READY}")
 
 
