@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -137,3 +139,15 @@ def test_nothing_is_left_of_it() -> None:
             assert status == 9
             return
     pytest.fail("the process is still there")
+
+
+def test_it_has_no_descriptor_of_its_callers() -> None:
+    """Above all not the gate's, on which the outcome goes to the initrd."""
+    kept = fcntl.fcntl(0, fcntl.F_DUPFD, 100)  # above what the listing itself opens
+    try:
+        listed = attend(lambda _: [path.name for path in Path("/proc/self/fd").iterdir()], short)
+    finally:
+        os.close(kept)
+    assert isinstance(listed, list)
+    assert str(kept) not in listed
+    assert {"0", "1", "2"} <= set(listed)

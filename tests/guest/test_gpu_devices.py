@@ -1,13 +1,15 @@
-"""Device nodes as /proc/devices numbers them. That the daemon has to run is in test_gpu_gate.py."""
+"""Device nodes as /proc/devices numbers them; how the daemon is started. That it runs: test_gpu_gate.py."""
 
 from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tinboot.formats.halt import Refusal
 from tinboot.guest import gpu_devices
 
 NUMBERED = """\
@@ -64,3 +66,29 @@ def test_a_node_that_is_there_is_made_anew(made: dict[str, tuple[int, int, int]]
     (tmp_path / "nvidia0").symlink_to("/dev/null")
     gpu_devices.make_nodes(NUMBERED, 1, tmp_path)
     assert not (tmp_path / "nvidia0").is_symlink()
+
+
+def test_the_daemon_is_told_to_keep_unified_memory(tmp_path: Path) -> None:
+    """Its own default is not to; NVIDIA's manual of confidential computing starts it so."""
+    program, told, pid = tmp_path / "daemon", tmp_path / "told", tmp_path / "pid"
+    program.write_text(f'#!/bin/sh\necho "$@" > {told}\necho $PPID > {pid}\n')
+    program.chmod(0o755)
+    gpu_devices.start_daemon(gpu_devices.Daemon(str(program), pid_file=pid), 20)
+    assert told.read_text() == "--uvm-persistence-mode\n"
+
+
+def test_a_daemon_that_cannot_be_killed_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that hangs in the driver."""
+    killed: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: killed.append(process))  # noqa: PLW0108 - bound
+    program = tmp_path / "daemon"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    with pytest.raises(Refusal, match=r"was not up within 0\.1 s"):
+        gpu_devices.start_daemon(gpu_devices.Daemon(str(program), pid_file=tmp_path / "pid"), 0.1)
+    (started,) = killed
+    assert started.poll() is None
+    started.terminate()
+    started.wait()

@@ -22,7 +22,7 @@ def main() -> None:
     places = gpu_gate.Places(
         folder / "gpu",
         second,
-        Daemon(str(folder / "nvidia-persistenced"), folder / "daemon.pid"),
+        Daemon(str(folder / "nvidia-persistenced"), pid_file=folder / "daemon.pid"),
         folder / "devices",
         folder / "nodes",
     )

@@ -20,6 +20,7 @@ from typing import NoReturn
 from tinboot.formats.halt import Refusal
 
 _LIMIT = 1 << 20  # bytes of everything that the process says
+_LAST_DESCRIPTOR = 1 << 20  # fs.nr_open, the most a process may have
 
 
 class Overdue(Exception):
@@ -114,8 +115,10 @@ def _hear(reader: int, seconds: Callable[[str], float], between: float) -> objec
 
 
 def _do(pipe: int, work: Work) -> NoReturn:
-    """In the process: whatever happens, it is said, and nothing of the caller's runs on in it."""
+    """In the process: whatever happens, it is said, and nothing of the caller's runs on in it, or is open."""
     try:
+        os.closerange(3, pipe)
+        os.closerange(pipe + 1, _LAST_DESCRIPTOR)
         attendance = Attendance(pipe)
         try:
             last: dict[str, object] = {"result": work(attendance)}

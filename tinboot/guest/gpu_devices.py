@@ -22,9 +22,14 @@ _DRIVER, _UNIFIED_MEMORY = ("nvidia-frontend", "nvidia"), "nvidia-uvm"
 
 
 class Daemon(NamedTuple):
-    """nvidia-persistenced(1): its program, and the file in which it leaves its process id."""
+    """nvidia-persistenced(1): its program, and the file in which it leaves its process id.
+
+    `options`: of unified memory, too, the session is kept, which it does by default not do and only can in
+    confidential computing of single GPUs.
+    """
 
     program: str = "/usr/bin/nvidia-persistenced"
+    options: tuple[str, ...] = ("--uvm-persistence-mode",)
     pid_file: Path = Path("/run/nvidia-persistenced/nvidia-persistenced.pid")
 
 
@@ -48,22 +53,21 @@ def make_nodes(devices: str, gpus: int, folder: Path) -> None:
 
 
 def start_daemon(daemon: Daemon, seconds: float) -> None:
-    """Returns once every GPU is initialised and held. Raises `Refusal` gpu-persistenced."""
+    """Returns once it has initialised the GPUs and holds them. Raises `Refusal` gpu-persistenced.
+
+    One that hangs in the kernel cannot be killed, so nobody waits for its end.
+    """
+    null = subprocess.DEVNULL
     try:
-        done = subprocess.run(
-            [daemon.program],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=seconds,
-            check=False,
-        )
+        started = subprocess.Popen([daemon.program, *daemon.options], stdin=null, stdout=null, stderr=null)
+        status = started.wait(seconds)
     except OSError as error:
         raise Refusal("gpu-persistenced", f"{daemon.program}: {error.strerror}") from error
     except subprocess.TimeoutExpired:
+        started.kill()
         raise Refusal("gpu-persistenced", f"{daemon.program} was not up within {seconds:g} s") from None
-    if done.returncode:
-        raise Refusal("gpu-persistenced", f"{daemon.program} ended with status {done.returncode}")
+    if status:
+        raise Refusal("gpu-persistenced", f"{daemon.program} ended with status {status}")
     try:
         pid = int(daemon.pid_file.read_text("ascii"))
         os.kill(pid, 0)
