@@ -208,11 +208,19 @@ def test_every_check_is_in_every_appraisal_once() -> None:
         assert [verdict.id for verdict in result.verdicts] == [check.id for check in gpu_appraisal.CHECKS]
 
 
-def test_only_what_a_policy_or_an_old_driver_leaves_open_may_be_open() -> None:
+def test_only_what_a_policy_or_an_old_driver_leaves_open_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that would not be asked for any other reason is a bug, and no acceptance."""
     idle: Check[Any] = Check("measurements", None, "x", lambda _: None)
     with pytest.raises(AssertionError, match="measurements was not asked"):
         gpu_appraisal._nothing_skipped([Verdict(idle, Unchecked("forgotten"))])
+    for checks in (gpu_platform.CHECKS, gpu_appraisal.CHECKS):
+        check: Check[Any] = checks[-1]
+        with monkeypatch.context() as patched:
+            patched.setattr(check, "run", lambda _: Unchecked("forgotten"))
+            result = appraise([evidence()])
+            assert result.failure is None
+            with pytest.raises(AssertionError, match=f"{check.id} was not asked"):
+                (result.gpus[0] if checks is gpu_platform.CHECKS else result).accept()
     result = appraise(
         [evidence()],
         architecture=Unchecked("a"),

@@ -208,7 +208,18 @@ def test_every_check_has_a_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "order", [(0,), (4,), (0, 1), (0, 1, 2, 3), (1, 2, 3, 4), (0, 2, 3, 4), (0, 2, 1, 3, 4)]
+    "order",
+    [
+        (0,),
+        (4,),
+        (0, 1),
+        (0, 1, 2, 3),
+        (1, 2, 3, 4),
+        (0, 2, 3, 4),
+        (0, 2, 1, 3, 4),
+        (0, 1, 2, 4, 4),
+        (0, 0, 2, 3, 4),
+    ],
 )
 def test_chains_that_are_cut_or_out_of_order(order: tuple[int, ...]) -> None:
     examined = examine(again(*order)())

@@ -18,7 +18,7 @@ from fake_nvidia import NOW
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from stub_chain import KEY_USAGE
-from stub_nvidia import CERTS, EXTENDED_USAGE, OCSP_SIGNING, Chain, responder
+from stub_nvidia import CERTS, EXTENDED_USAGE, OCSP_SIGNING, Chain, Form, responder
 from stub_ocsp import HOLD, Answer, moment
 
 from tinboot.formats.errors import Malformed, Mismatch, TinbootError, Unavailable
@@ -199,6 +199,13 @@ def test_an_answer_about_another_certificate_concerns_it_not(field: str) -> None
     subject, issuer = endorsement().chain[1:3]
     assert gpu_ocsp.concerning([response], subject, issuer) == []
     assert gpu_ocsp.concerning([gpu_ocsp.read(GOOD.pack())], *endorsement().chain[2:4]) == []
+
+
+@pytest.mark.parametrize(("name", "key"), [(ICA, IDENTITY), (IDENTITY, ICA)], ids=["key", "name"])
+def test_nor_one_whose_issuer_has_another_key_or_another_name(name: Form, key: Form) -> None:
+    issuer = ICA._replace(subject=name.subject, key=key.key)
+    response = gpu_ocsp.read(GOOD._replace(issuer=issuer).pack())
+    assert gpu_ocsp.concerning([response], *endorsement().chain[1:3]) == []
 
 
 @pytest.mark.parametrize("status", [1, 2, 3, 5, 6, 99])

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tinboot.formats.errors import Malformed, Mismatch
 from tinboot.verify import gpu_fwid, gpu_roots
-from tinboot.verify.certificate import Certificate, read
+from tinboot.verify.certificate import Certificate, ders, parse
 from tinboot.verify.checks import Check, Verdict, ask, require
 from tinboot.verify.der import OCTET_STRING, SEQUENCE, Der, context, dotted
 from tinboot.verify.gpu_fwid import Fwid
@@ -86,7 +86,7 @@ class Presented:
 
 def present(pem: bytes, pinned: Sequence[str] = gpu_roots.NVIDIA) -> Presented:
     """The chain as the GPU returned it, PEM and leaf first. Raises `Malformed`."""
-    return Presented(read(pem.rstrip(b"\0")), pinned)
+    return Presented([_parsed(der) for der in ders(pem.rstrip(b"\0"), "CERTIFICATE")], pinned)
 
 
 _SEAL = object()
@@ -153,12 +153,9 @@ def endorse(presented: Presented) -> Endorsement:
 
 
 def chain_length(presented: Presented) -> None:
-    """Five certificates, none of them twice."""
-    chain = presented.chain
-    if len(chain) != LENGTH:
-        raise Mismatch(f"a chain of {len(chain)} certificates, expected {LENGTH}")
-    if len({certificate.der for certificate in chain}) != LENGTH:
-        raise Mismatch("a chain with a certificate that stands in it twice")
+    """Five certificates; each role has another name, so none stands there twice."""
+    if len(presented.chain) != LENGTH:
+        raise Mismatch(f"a chain of {len(presented.chain)} certificates, expected {LENGTH}")
 
 
 def root_pinned(presented: Presented) -> None:
@@ -315,6 +312,12 @@ def verify_link(certificate: Certificate, issuer: Certificate) -> None:
 def _verified(signature: bytes, signed: bytes, point: bytes, what: str) -> None:
     """Kept where it holds: the GPUs of a machine share the upper half of their chains."""
     verify_bytes(signature, signed, _public_key(point), what)
+
+
+@lru_cache(maxsize=32)
+def _parsed(der: bytes) -> Certificate:
+    """What the same bytes say does not change, and the upper half is shared."""
+    return parse(der)
 
 
 @lru_cache(maxsize=32)
