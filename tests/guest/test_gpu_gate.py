@@ -242,9 +242,7 @@ def test_a_call_that_fails_is_named(machine: Machine, call: str) -> None:
 
 @pytest.mark.parametrize("call", CALLED)
 def test_a_call_that_hangs_is_named(machine: Machine, call: str) -> None:
-    one = replace(
-        hanging(call), gpus=good(1).gpus
-    )  # the stub takes turns: another GPU's call would wait behind
+    one = replace(hanging(call), gpus=good(1).gpus)  # the stub takes turns: another's call may wait behind
     reason, detail = machine.refuses(one, JOB._replace(gpus=1), seconds=1)
     assert reason == "gpu-nvml-timeout"
     assert detail.startswith(call.removesuffix("_v2"))
