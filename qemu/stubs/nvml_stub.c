@@ -7,7 +7,8 @@
  *     answer    u32 length | u32 tag | u32 nvmlReturn_t | what the call gives
  *
  * The way there is one of the virtio ports `org.tinboot.gpu*`, each of which one process can hold at a time:
- * held from nvmlInit to nvmlShutdown. In a test without a guest it is the UNIX socket in TINBOOT_STUB_GPU.
+ * held from nvmlInit to nvmlShutdown, by one call after another. In a test without a guest it is the UNIX
+ * socket in TINBOOT_STUB_GPU, and each further thread has a connection of its own, so that calls overlap.
  * Answers that a process did not live to read carry its tag, and are skipped.
  */
 #define _GNU_SOURCE
@@ -77,7 +78,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int fd = -1;
 static int users;
 static pid_t owner;
-static uint32_t tag;
+static pthread_t first; /* the thread that began */
+static _Atomic uint32_t tag;
+static pthread_key_t own_ways; /* of further threads: the descriptor, and 1 */
+static pthread_once_t own_ways_made = PTHREAD_ONCE_INIT;
 
 /* --- the way to the host --------------------------------------------------------------------------- */
 
@@ -132,7 +136,7 @@ static int open_host(void)
     }
 }
 
-static int read_all(void *buffer, size_t size)
+static int read_all(int fd, void *buffer, size_t size)
 {
     char *at = buffer;
     while (size) {
@@ -147,7 +151,7 @@ static int read_all(void *buffer, size_t size)
     return 0;
 }
 
-static int write_all(const void *buffer, size_t size)
+static int write_all(int fd, const void *buffer, size_t size)
 {
     const char *at = buffer;
     while (size) {
@@ -162,21 +166,22 @@ static int write_all(const void *buffer, size_t size)
     return 0;
 }
 
-static int skip(uint32_t size)
+static int skip(int fd, uint32_t size)
 {
     char scrap[256];
     while (size) {
         uint32_t part = size < sizeof scrap ? size : sizeof scrap;
-        if (read_all(scrap, part))
+        if (read_all(fd, scrap, part))
             return -1;
         size -= part;
     }
     return 0;
 }
 
-/* With the lock held. At most `capacity` bytes of the answer go to `out`; `*size` is how many it has. */
-static int ask(const char *name, device_t device, const void *in, uint32_t in_size, void *out,
-               uint32_t capacity, uint32_t *size)
+/* Nobody else uses `fd` meanwhile. At most `capacity` bytes of the answer go to `out`; `*size` is how many it
+ * has. */
+static int ask(int fd, const char *name, device_t device, const void *in, uint32_t in_size,
+               void *out, uint32_t capacity, uint32_t *size)
 {
     uint8_t request[REQUEST_LIMIT];
     uint8_t name_size = (uint8_t)strlen(name);
@@ -188,33 +193,60 @@ static int ask(const char *name, device_t device, const void *in, uint32_t in_si
     memcpy(request + sizeof words + 1, name, name_size);
     if (in_size)
         memcpy(request + sizeof words + 1 + name_size, in, in_size);
-    if (write_all(request, sizeof words + 1 + name_size + in_size))
+    if (write_all(fd, request, sizeof words + 1 + name_size + in_size))
         return UNKNOWN;
     for (;;) {
-        if (read_all(words, sizeof words) || words[0] < 8)
+        if (read_all(fd, words, sizeof words) || words[0] < 8)
             return UNKNOWN;
         uint32_t rest = words[0] - 8;
         if (words[1] != own) {
-            if (skip(rest))
+            if (skip(fd, rest))
                 return UNKNOWN;
             continue;
         }
         uint32_t kept = rest < capacity ? rest : capacity;
         *size = rest;
-        if ((kept && read_all(out, kept)) || skip(rest - kept))
+        if ((kept && read_all(fd, out, kept)) || skip(fd, rest - kept))
             return UNKNOWN;
         return (int)words[2];
     }
+}
+
+static void close_own_way(void *kept)
+{
+    close((int)(intptr_t)kept - 1);
+}
+
+static void make_own_ways(void)
+{
+    pthread_key_create(&own_ways, close_own_way);
+}
+
+/* This thread's connection, which ends with it; or -1. */
+static int own_way(void)
+{
+    pthread_once(&own_ways_made, make_own_ways);
+    intptr_t kept = (intptr_t)pthread_getspecific(own_ways);
+    if (!kept) {
+        kept = open_socket(getenv("TINBOOT_STUB_GPU")) + 1;
+        pthread_setspecific(own_ways, (void *)kept);
+    }
+    return (int)kept - 1;
 }
 
 static int call(const char *name, device_t device, const void *in, uint32_t in_size, void *out,
                 uint32_t capacity, uint32_t *size)
 {
     pthread_mutex_lock(&lock);
-    int result = UNINITIALIZED;
-    if (fd >= 0 && owner == getpid())
-        result = ask(name, device, in, in_size, out, capacity, size);
+    int result = UNINITIALIZED, begun = fd >= 0 && owner == getpid();
+    int further = begun && getenv("TINBOOT_STUB_GPU") && !pthread_equal(pthread_self(), first);
+    if (begun && !further)
+        result = ask(fd, name, device, in, in_size, out, capacity, size);
     pthread_mutex_unlock(&lock);
+    if (further) {
+        int own = own_way();
+        result = own < 0 ? UNKNOWN : ask(own, name, device, in, in_size, out, capacity, size);
+    }
     return result;
 }
 
@@ -265,6 +297,7 @@ static int init(const char *name)
         fd = -1;
         users = 0;
         owner = getpid();
+        first = pthread_self();
         tag = (uint32_t)owner << 12;
     }
     if (fd < 0)
@@ -272,7 +305,7 @@ static int init(const char *name)
     if (fd < 0)
         result = DRIVER_NOT_LOADED;
     else
-        result = ask(name, NULL, NULL, 0, NULL, 0, &got);
+        result = ask(fd, name, NULL, NULL, 0, NULL, 0, &got);
     if (result == SUCCESS)
         users++;
     else if (!users && fd >= 0) {
@@ -305,7 +338,7 @@ int nvmlShutdown(void)
     int result = UNINITIALIZED;
     pthread_mutex_lock(&lock);
     if (fd >= 0 && owner == getpid() && users) {
-        result = ask(__func__, NULL, NULL, 0, NULL, 0, &got);
+        result = ask(fd, __func__, NULL, NULL, 0, NULL, 0, &got);
         if (!--users) {
             close(fd);
             fd = -1;

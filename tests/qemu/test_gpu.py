@@ -420,6 +420,28 @@ def test_a_call_that_hangs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert statuses == [999]
 
 
+def test_calls_of_several_threads_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NVML's do: one GPU that hangs keeps no other thread waiting."""
+    name = "nvmlDeviceGetUUID"
+    with Gpus(hanging(f"{name}@0")) as gpus:
+        monkeypatch.setenv("TINBOOT_STUB_GPU", gpus.path)
+        library, statuses, texts = Library(), [], []
+        library.call("nvmlInitWithFlags", 0)
+        first, second = library.device(0), library.device(1)
+        hung = threading.Thread(target=lambda: statuses.append(library.status(name, first, *words(name)[1:])))
+        hung.start()
+        while name not in gpus.calls:
+            hung.join(0.01)
+        other = threading.Thread(target=lambda: texts.append(library.text(name, second)))
+        other.start()
+        other.join(20)
+        assert (len(texts), statuses) == (1, [])
+    hung.join()
+    other.join()
+    assert statuses == [999]
+    library.status("nvmlShutdown")
+
+
 def test_qemus_arguments() -> None:
     """Each port is one more of the same socket, under a name that the library looks for."""
     with Gpus() as gpus:
