@@ -165,6 +165,17 @@ def test_what_is_no_certificate(data: bytes, message: str) -> None:
         read(data)
 
 
+def test_nothing_follows_the_version() -> None:
+    outer = Der(GOOD).take(0x30)
+    body = outer.whole(0x30)
+    rest = outer.data[outer.at : outer.end]
+    fields = Der(body).take(0x30)
+    fields.take(0xA0)
+    longer = der.sequence(bytes.fromhex("a006020102020100"), fields.data[fields.at :])
+    with pytest.raises(Malformed, match="3 bytes too many"):
+        parse(der.sequence(longer, rest))
+
+
 def test_pem_with_text_around_it() -> None:
     text = (
         b"subject=x\n"

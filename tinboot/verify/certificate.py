@@ -97,8 +97,10 @@ def parse(data: bytes) -> Certificate:
     signature = outer.bits()
     outer.done()
 
-    if body.take(context(0)).integer() != 2:
+    version = body.take(context(0))
+    if version.integer() != 2:
         raise Malformed(f"offset {begin:#x}: a certificate that is not of version 3")
+    version.done()
     serial = body.integer()
     algorithm = body.whole(SEQUENCE)
     issuer = body.whole(SEQUENCE)
