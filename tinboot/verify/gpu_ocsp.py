@@ -105,7 +105,7 @@ class Response(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """`not_before`: no answer is older, as that is when the verifier was built. `oldest`: an answer's age."""
+    """`not_before`: no answer is older than what it is verified with. `oldest`: an answer's age."""
 
     now: datetime
     not_before: datetime
