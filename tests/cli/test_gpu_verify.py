@@ -10,6 +10,7 @@ import fake_gpus
 import fake_nvidia
 import pytest
 import stub_nvidia
+import vectors
 from click.testing import CliRunner, Result
 from fake_gpus import GOOD, answers, evidence, gpus
 from fake_nvidia import NONCE
@@ -128,6 +129,22 @@ def test_nvidias_root_alone_is_trusted_unless_one_is_named(folder: Path) -> None
     exit_code, message, _ = error(done)
     assert (exit_code, message[:40]) == (4, "root-pinned: the root 'NVIDIA Device Ide")
     assert done.stderr == ""
+
+
+def test_naming_nvidias_own_root_is_no_reason_to_warn(folder: Path) -> None:
+    chain = vectors.read("gpu/go-nvtrust/gpuAkCertChain.txt")
+    put("nvidia.pem", chain[chain.rindex(b"-----BEGIN") :])
+    done = run("one.json", "--reference-values", "values", "--trust-root", "nvidia.pem", *AT)
+    assert error(done)[0] == 4
+    assert done.stderr == ""
+
+
+def test_evidence_as_the_sdk_in_cpp_writes_it(folder: Path) -> None:
+    stated = gpus(1)[0]._replace(driver_version="550.90.07", vbios_version="96.00.9F.00.01")
+    put("sdk.json", gpuevidence.render([stated]))
+    assert code(run("sdk.json", *COMMON)) == 0
+    put("sdk.json", gpuevidence.render([stated._replace(driver_version="550.90.08")]))
+    assert error(run("sdk.json", *COMMON))[:1] == (5,)
 
 
 def put(name: str, data: bytes) -> str:

@@ -34,6 +34,19 @@ def test_the_written_form_does_not_change() -> None:
     )
 
 
+def test_the_sdk_in_cpp_says_more() -> None:
+    """It reads no evidence without all three; who collects for it has asked NVML."""
+    stated = ONE._replace(driver_version="590.12", vbios_version="96.00.A5.00.01")
+    (entry,) = json.loads(render([stated]))
+    assert (entry["version"], entry["driver_version"], entry["vbios_version"]) == ("1.0", *stated[4:])
+    assert parse(render([stated, ONE])) == (stated, ONE)
+    assert parse(changed(version="1.0")) == (ONE,)
+    assert parse(changed(driver_version="590.12")) == (ONE._replace(driver_version="590.12"),)
+    only = ONE._replace(vbios_version="96.00.A5.00.01")
+    assert parse(render([only])) == (only,)
+    assert "version" not in json.loads(render([only]))[0]
+
+
 def test_the_sdks_own_file_is_read() -> None:
     (found,) = parse(vectors.read("gpu/nvidia-attestation-sdk/hopper_evidence.json"))
     assert found.arch == "HOPPER"
@@ -57,6 +70,10 @@ def test_a_nonce_in_capitals_is_the_same() -> None:
         (changed(arch="AMPERE"), "arch is 'AMPERE', expected HOPPER or BLACKWELL"),
         (changed(arch=9), "arch is a number, expected a string"),
         (changed(more=1), "unknown member 'more'"),
+        (changed(version="2.0"), r"evidence\[0\].version is '2.0', expected '1.0'"),
+        (changed(version=1), "version is a number, expected a string"),
+        (changed(driver_version=None), "driver_version is null, expected a string"),
+        (changed(vbios_version=""), "vbios_version is not one line of 1 to 80"),
         (changed(evidence=""), "not one line of 1 to"),
         (changed(evidence="AA="), "evidence is not in base64"),
         (changed(certificate="AA\u00e9A"), "certificate is not in base64"),

@@ -64,7 +64,8 @@ def test_exit_codes(kind: type[errors.TinbootError]) -> None:
 
 def test_members_of_the_evidence() -> None:
     section = PAGE.partition("\n## Evidence\n")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `([a-z]+)` \|", section, re.MULTILINE) == list(GpuEvidence._fields)
+    named = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
+    assert named == [*GpuEvidence._fields, "version"]
     assert all(f"`{word}`" in section for word in gpuevidence.ARCHITECTURES)
 
 

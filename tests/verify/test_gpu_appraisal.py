@@ -293,6 +293,7 @@ def test_json_says_everything() -> None:
         assert gpu["root"] == {"sha256": root(), "nvidia": False}
         assert gpu["claims"]["ueid"] == str(stub_nvidia.chain(number=at).forms[0].serial)
         assert gpu["claims"]["board"] == ["G520", "0200", "885"]
+        assert gpu["claims"]["fwid"] == (endorsement().fwid or b"").hex()
         assert len(gpu["claims"]["measurements"]) == 64
         assert {check["verdict"] for check in gpu["checks"]} == {"pass", "unchecked"}
 

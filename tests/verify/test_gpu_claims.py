@@ -222,6 +222,12 @@ def test_what_is_wrong_is_said(item: GpuEvidence, name: str, value: object) -> N
     assert ("dbgstat" in claims) == ("secboot" in claims)
 
 
+def test_where_nvml_was_not_asked_versions_are_the_reports() -> None:
+    claims = of(evidence())
+    assert claims[f"{P}driver-version"] == "550.90.07"
+    assert claims[f"{P}vbios-version"] == "96.00.9F.00.01"
+
+
 def test_two_rims_of_one_index() -> None:
     driver = rim("driver")
     both = driver._replace(measurements={**driver.measurements, 0: ("00" * 48,)})

@@ -51,6 +51,8 @@ def lacking(kind: int) -> Contents:
 def test_good_with_and_without_nvml() -> None:
     of(GOOD).accept()
     of(GOOD, versions=[NVMLS]).accept()
+    stated = evidence()._replace(driver_version=NVMLS.driver, vbios_version=NVMLS.vbios.lower())
+    appraise([stated]).accept()
 
 
 Case = tuple[str, str, Callable[[], Appraisals], type[TinbootError], str]
@@ -79,6 +81,8 @@ def broken() -> Iterator[Case]:
     )
     nvml = partial(of, GOOD, versions=[NVMLS._replace(driver="550.90.08")])
     yield check, "NVML's", nvml, Refused, "the report is of driver 550.90.07, NVML says '550.90.08'"
+    collected = lambda: appraise([evidence()._replace(driver_version="550.90.08")])  # noqa: E731
+    yield check, "collector's", collected, Refused, "driver 550.90.07, the evidence says '550.90.08'"
     yield (
         check,
         "RIM's",
@@ -102,6 +106,8 @@ def broken() -> Iterator[Case]:
     )
     nvml = partial(of, GOOD, versions=[NVMLS._replace(vbios="96.00.9F.00.02")])
     yield check, "NVML's", nvml, Refused, "the report is of VBIOS 96.00.9F.00.01, NVML says '96.00.9F.00.02'"
+    collected = lambda: appraise([evidence()._replace(vbios_version="96.00.9F.00.02")])  # noqa: E731
+    yield check, "collector's", collected, Refused, "VBIOS 96.00.9F.00.01, the evidence says '96.00.9F.00.02'"
     yield (
         check,
         "RIM's",

@@ -71,7 +71,10 @@ def decide(
 ) -> Verified:
     """Raises `Refusal`."""
     word = next(word for word, name in ARCHITECTURES.items() if name == job.architecture)
-    evidence = tuple(GpuEvidence(word, gpu.chain, gpu.report, nonce) for gpu in collected.gpus)
+    driver = collected.driver_version
+    evidence = tuple(
+        GpuEvidence(word, gpu.chain, gpu.report, nonce, driver, gpu.vbios_version) for gpu in collected.gpus
+    )
     versions = [Versions(collected.driver_version, gpu.vbios_version) for gpu in collected.gpus]
     accepted = _native(job, image, ocsp, evidence, versions, now)
     if SECOND in job.verifiers:

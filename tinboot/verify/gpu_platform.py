@@ -92,24 +92,26 @@ def nonce(subject: Subject) -> Unchecked | None:
 
 
 def driver_version(subject: Subject) -> None:
-    """The report's driver is NVML's, and there are reference values of it."""
+    """The report's driver is NVML's and the collector's, and there are reference values of it."""
     own, versions = subject.report.opaque.driver_version, subject.versions
-    _compare("driver", own, None if versions is None else versions.driver)
+    _compare("driver", own, None if versions is None else versions.driver, "NVML")
+    _compare("driver", own, subject.evidence.driver_version, "the evidence")
     _of_version(subject.driver_rim, own)
 
 
 def vbios_version(subject: Subject) -> None:
-    """The report's VBIOS is NVML's, and there are reference values of it, for this board."""
+    """The report's VBIOS is NVML's and the collector's; there are reference values of it, for this board."""
     own, versions = subject.report.opaque.vbios_version, subject.versions
-    _compare("VBIOS", own, None if versions is None else versions.vbios.upper())
+    _compare("VBIOS", own, None if versions is None else versions.vbios.upper(), "NVML")
+    _compare("VBIOS", own, (subject.evidence.vbios_version or "").upper() or None, "the evidence")
     _of_version(subject.vbios_rim, own)
 
 
-def _compare(what: str, own: str | None, nvmls: str | None) -> None:
+def _compare(what: str, own: str | None, stated: str | None, whose: str) -> None:
     if own is None:
         raise Malformed(f"the report does not state its {what} version")
-    if nvmls is not None and own != nvmls:
-        raise Refused(f"the report is of {what} {own}, NVML says {nvmls[:80]!r}")
+    if stated is not None and own != stated:
+        raise Refused(f"the report is of {what} {own}, {whose} says {stated[:80]!r}")
 
 
 def _of_version(rim: Rim, own: str | None) -> None:
