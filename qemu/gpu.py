@@ -198,6 +198,8 @@ class Gpus:
             case "nvmlDeviceGetArchitecture":
                 told = ARCHITECTURES[arch] if gpu.architecture is None else gpu.architecture
                 return struct.pack("<I", told)
+            case "nvmlDeviceGetPersistenceMode":
+                return struct.pack("<I", gpu.persistent)
             case "nvmlDeviceGetVbiosVersion":
                 return (gpu.vbios or gpu.contents.versions[1]).encode()
             case "nvmlDeviceGetConfComputeGpuCertificate":

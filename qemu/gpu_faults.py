@@ -43,6 +43,7 @@ CALLS = (
     "nvmlDeviceGetBoardId",
     "nvmlDeviceGetPciInfo_v3",
     "nvmlDeviceGetArchitecture",
+    "nvmlDeviceGetPersistenceMode",
     "nvmlDeviceGetVbiosVersion",
     "nvmlDeviceGetConfComputeGpuCertificate",
     "nvmlDeviceGetConfComputeGpuAttestationReport",
@@ -62,7 +63,8 @@ class Gpu:
 
     `number`: which GPU it is, by its keys; None: its place. `architecture`, `vbios`: as NVML tells them,
     where not as the report does. `nonce`: in the place of the one asked for. `evidence_of`: the number of
-    another GPU, which gives both report and chain. `forged`: signed by a key of nobody's. `certificates` gets
+    another GPU, which gives both report and chain. `forged`: signed by a key of nobody's. `persistent`: the
+    daemon holds it. `certificates` gets
     the chain, `alter` the signed report.
     """
 
@@ -73,6 +75,7 @@ class Gpu:
     nonce: bytes | None = None
     evidence_of: int | None = None
     forged: bool = False
+    persistent: bool = True
     certificates: Callable[[Chain], Chain] | None = None
     alter: Callable[[bytes], bytes] = bytes
 
@@ -135,6 +138,7 @@ def _system() -> dict[str, Faults]:
         "ready-does-not-stick": replace(good(), sticks=False),
         "ready-already-set": replace(good(), ready=1),
         "driver-differs": replace(good(), driver="550.144.03"),
+        "not-persistent": good().with_gpu(1, persistent=False),
         "vbios-differs": good().with_gpu(1, vbios="96.00.A5.00.01"),
     }
 

@@ -422,6 +422,11 @@ int nvmlDeviceGetArchitecture(device_t device, unsigned *architecture)
     return get(__func__, device, NULL, 0, architecture, sizeof *architecture);
 }
 
+int nvmlDeviceGetPersistenceMode(device_t device, unsigned *mode)
+{
+    return get(__func__, device, NULL, 0, mode, sizeof *mode);
+}
+
 int nvmlDeviceGetVbiosVersion(device_t device, char *version, unsigned length)
 {
     return get_text(__func__, device, version, length);

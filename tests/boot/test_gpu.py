@@ -172,6 +172,8 @@ def test_what_was_verified_is_sealed_and_the_daemon_goes_on(machine: Machine) ->
     assert seen["sha256"] == found["sha256"]
     assert seen["daemon"] == "nvidia-persiste"  # the kernel keeps 15 characters
     assert seen["writable"] is False
+    assert seen["modules_disabled"] == "1"
+    assert not {name for name, bits in seen["capabilities"].items() if int(bits, 16) >> 16 & 1}  # SYS_MODULE
     (first, second) = gpuevidence.parse(seen["evidence"].encode())
     assert first.nonce == second.nonce == booted.gpus.nonces[0]
     assert gpureport.parse(first.evidence).opaque.driver_version == found["driver"]
@@ -345,6 +347,11 @@ def look(comm, root):
         pid = file.read().strip()
     with open(f"root/proc/{pid}/comm") as file:
         seen["daemon"] = file.read().strip()[:15]
+    with open(f"root/proc/{pid}/status") as file:
+        lines = [line.split() for line in file if line.startswith("Cap")]
+    seen["capabilities"] = {line[0]: line[1] for line in lines}
+    with open("root/proc/sys/kernel/modules_disabled") as file:
+        seen["modules_disabled"] = file.read().strip()
     try:
         open(f"{folder}/more", "w")
         seen["writable"] = True

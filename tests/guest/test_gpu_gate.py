@@ -46,6 +46,7 @@ CALLED = (
     "nvmlDeviceGetHandleByIndex_v2",
     "nvmlDeviceGetArchitecture",
     "nvmlDeviceGetUUID",
+    "nvmlDeviceGetPersistenceMode",
     "nvmlDeviceGetVbiosVersion",
     "nvmlDeviceGetConfComputeGpuCertificate",
     "nvmlDeviceGetConfComputeGpuAttestationReport",
@@ -69,6 +70,7 @@ EXPECTED = {
     "nvlink": "gpu-multi-gpu",
     "ready-does-not-stick": "gpu-ready-failed",
     "ready-already-set": "gpu-ready-early",
+    "not-persistent": "gpu-persistenced",
     "driver-differs": "gpu-version",
     "vbios-differs": "gpu-version",
     "nonce-replayed": "gpu-nonce",
@@ -166,7 +168,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         for source in sources
     ]
     root = sha256(fake_nvidia.rim_root()).hexdigest()
-    gpu_pin.write(gpu_pin.pin(named, NOW, (root,)), folder / "gpu")
+    gpu_pin.write(gpu_pin.pin(named, NOW - timedelta(days=1), (root,)), folder / "gpu")
     (folder / "gpu/device-root.pem").write_bytes(stub_nvidia.pem([fake_nvidia.device_root()]))
     yield Machine(folder)
     if (folder / "daemon.pid").exists():

@@ -18,11 +18,14 @@ class LookingKernel(FakeKernel):
     """Reads the sealed files at the moment of sealing: afterwards the wipe takes this fake's files too."""
 
     sealed: dict[str, str]
+    modules_disabled: str
 
     def mount(self, source: str, target: str, kind: str, flags: int, data: str = "") -> None:
         super().mount(source, target, kind, flags, data)
         if flags & 32:
             self.sealed = {p.name: p.read_text() for p in self.guest.sealed.iterdir()}
+        if flags == 8192:  # MS_MOVE; soon after, all that a file system of the test's holds is gone
+            self.modules_disabled = (self.guest.proc / "sys/kernel/modules_disabled").read_text()
 
     def execute(self, words: tuple[str, ...], environment: dict[str, str]) -> None:  # type: ignore[override]
         # closerange ran: nothing of the test may be open above 2 but what the stand-in below left
@@ -35,6 +38,7 @@ def ready(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> Guest:
     guest.state.kernel = guest.kernel
     guest.state.passed = [Passed("10-config", 3, {"models": 0})]
     (guest.proc / "cmdline").write_text("console=ttyS0 quiet\n")
+    (guest.proc / "sys/kernel").mkdir(parents=True)
     init = Path(guest.places.sysroot, "usr/lib/systemd/systemd")
     init.parent.mkdir(parents=True)
     init.touch(0o755)
@@ -63,6 +67,19 @@ def test_switches(ready: Guest) -> None:
         ("forgo_modules",),
         ("execute", ("/usr/lib/systemd/systemd",), {"TERM": "dumb"}),
     ]
+
+
+def test_forbids_modules(ready: Guest) -> None:
+    with pytest.raises(Executed):
+        run(ready)
+    assert isinstance(ready.kernel, LookingKernel)
+    assert ready.kernel.modules_disabled == "1"
+
+
+def test_modules_that_cannot_be_forbidden_end_the_boot(ready: Guest) -> None:
+    (ready.proc / "sys/kernel").rmdir()
+    with pytest.raises(Refusal, match="modules_disabled"):
+        run(ready)
 
 
 def test_seals(ready: Guest) -> None:

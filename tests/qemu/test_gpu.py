@@ -355,9 +355,15 @@ def test_a_driver_that_differs(serve: Serve) -> None:
     assert said(library.seen(0), 3) == b"550.90.07\0"
 
 
+def test_a_gpu_that_nobody_holds(serve: Serve) -> None:
+    _, library = serve(FAULTS["not-persistent"])
+    modes = [library.number("nvmlDeviceGetPersistenceMode", library.device(at)) for at in range(2)]
+    assert modes == [1, 0]
+
+
 def test_every_fault_is_tested() -> None:
     """`foreign` is on the bus alone: test_stub_gpu_files.py."""
-    others = {"ready-does-not-stick", "ready-already-set", "driver-differs", "foreign"}
+    others = {"ready-does-not-stick", "ready-already-set", "driver-differs", "foreign", "not-persistent"}
     assert set(FAULTS) == {*COUNTS, *STATES, *HOLDS, *MEASUREMENTS, *others}
 
 

@@ -56,12 +56,10 @@ def pin(
     sources: Iterable[Source],
     at: datetime,
     trusted: Collection[str] = (rim_chain.NVIDIA,),
-    created: datetime | None = None,
 ) -> Pinned:
     """Raises the first failure, the origin in front.
 
-    `created` is when the values say they were made. Without it that is when the newest RIM's signer began to
-    be valid: earlier than that it did not exist.
+    `at`: the time for which RIMs are verified, and when the values say they were made.
     """
     rims: dict[str, tuple[Rim, VerifiedRim]] = {}
     for source in sources:
@@ -78,9 +76,8 @@ def pin(
             )
     if not rims:
         raise Refused("there is no RIM to pin")
-    newest = max(verified.signer.not_before for _, verified in rims.values())
     values = ReferenceValues(
-        (created or newest).astimezone(UTC).replace(microsecond=0),
+        at.astimezone(UTC).replace(microsecond=0),
         tuple(rims[identifier][0] for identifier in sorted(rims)),
     )
     return Pinned(values, {identifier: rims[identifier][1].data for identifier in sorted(rims)})

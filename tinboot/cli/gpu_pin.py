@@ -91,7 +91,7 @@ def command(
         trusted.append(_root(trust_root))
     sources = [gpu_pin.from_file(argument) for argument in rims]
     sources += [_fetched(identifier, rim_service) for identifier in (*drivers, *vbioses)]
-    pinned = gpu_pin.pin(sources, at or datetime.now(UTC), trusted, created=at)
+    pinned = gpu_pin.pin(sources, at or datetime.now(UTC), trusted)
     gpu_pin.write(pinned, folder, force=force)
     if as_json:
         click.echo(json.dumps(_fields(pinned, folder), indent=2))

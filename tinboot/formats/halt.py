@@ -97,7 +97,7 @@ REASONS = {
     "gpu-revoked": "a GPU's certificate is revoked",
     "gpu-second-verifier": "nv-local-gpu-verifier refuses a GPU",
     "gpu-second-verifier-failed": "nv-local-gpu-verifier came to no verdict",
-    "gpu-ready-failed": "the GPUs cannot be made ready, or are not after they were",
+    "gpu-ready-failed": "the GPUs' ready state is not what it was set to",
     # 90-handover
     "handover-failed": "the switch to the verified root failed",
     # the root's first unit, tinboot-report.service

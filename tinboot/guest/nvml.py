@@ -3,7 +3,7 @@
 Runs in a process of its own (attended.py): after the driver has hung or lied nothing of it is left. Refuses:
     gpu-nvml-missing gpu-nvml-failed gpu-nvml-malformed
     gpu-not-production gpu-cc-off gpu-devtools gpu-multi-gpu
-    gpu-ready-early gpu-count gpu-architecture
+    gpu-ready-early gpu-count gpu-architecture gpu-persistenced
     gpu-ready-failed
 Constants are those of nvml.h; what is not named in nvidia-ml-py is cited.
 """
@@ -135,6 +135,9 @@ def _check_state(nvml: Nvml) -> None:
 def _evidence(nvml: Nvml, index: int, handle: object, nonce: bytes) -> Gpu:
     """A report of a board's second chip, which NVML may give too, nobody asks for: no policy knows one."""
     uuid = nvml("nvmlDeviceGetUUID", handle, gpu=index)
+    if nvml("nvmlDeviceGetPersistenceMode", handle, gpu=index) != pynvml.NVML_FEATURE_ENABLED:
+        told = f"nvidia-persistenced does not hold GPU {index}: its session would end with this one's process"
+        raise Refusal("gpu-persistenced", told)
     vbios = nvml("nvmlDeviceGetVbiosVersion", handle, gpu=index)
     chain = nvml("nvmlDeviceGetConfComputeGpuCertificate", handle, gpu=index)
     report = nvml("nvmlDeviceGetConfComputeGpuAttestationReport", handle, nonce, gpu=index)
