@@ -319,3 +319,13 @@ def test_no_change_of_a_certificate_is_accepted(changes: list[tuple[int, int]]) 
     except TinbootError:
         return
     raise AssertionError("a chain that was altered holds")
+
+
+def test_a_key_is_of_p384_byte_for_byte() -> None:
+    leaf = parse(GOOD.der()[0])
+    gpu_chain.key_of(leaf)
+    secp384r1, secp521r1 = bytes.fromhex("2b81040022"), bytes.fromhex("2b81040023")
+    for key in (leaf.key.replace(secp384r1, secp521r1), leaf.key + b"\0", leaf.key[:-1]):
+        assert key != leaf.key
+        with pytest.raises(Mismatch, match="is not of P-384"):
+            gpu_chain.key_of(leaf._replace(key=key))

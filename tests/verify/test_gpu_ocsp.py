@@ -52,8 +52,12 @@ def test_certificate_ids_by_each_hash(kind: Literal["sha1", "sha256", "sha384"])
     judge(GOOD._replace(hash=kind))
 
 
-def test_the_issuer_may_answer_itself_with_no_certificate() -> None:
-    judge(GOOD._replace(signer=Chain((ICA,), ROM.signer)))
+def test_the_issuer_may_answer_itself_and_enclose_nothing() -> None:
+    itself = GOOD._replace(signer=Chain((ICA,), ROM.signer))
+    judge(itself)
+    judge(pack(itself, itself._data(), encloses=False))
+    with pytest.raises(Mismatch, match="responder is neither the issuer nor named"):
+        judge(pack(GOOD, GOOD._data(), encloses=False))
 
 
 def test_a_nonce_that_nobody_asked_for_is_passed_over() -> None:
@@ -81,11 +85,16 @@ def until(answer: Answer) -> bytes:
 
 
 def pack(
-    answer: Answer, data: bytes, algorithm: bytes = stub_nvidia.ECDSA_SHA384, tail: bytes = b""
+    answer: Answer,
+    data: bytes,
+    algorithm: bytes = stub_nvidia.ECDSA_SHA384,
+    tail: bytes = b"",
+    *,
+    encloses: bool = True,
 ) -> bytes:
     """A response of that ResponseData, signed."""
     signature = der.bits(stub_nvidia.sign(answer.signer.key, data))
-    certificates = der.context(0, der.sequence(*answer.signer.der()))
+    certificates = der.context(0, der.sequence(*answer.signer.der())) if encloses else b""
     basic = der.octets(der.sequence(data, algorithm, signature, certificates, tail))
     inner = der.context(0, der.sequence(der.oid("1.3.6.1.5.5.7.48.1.1"), basic))
     return der.sequence(der.element(0x0A, b"\0"), inner)
