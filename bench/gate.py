@@ -103,7 +103,7 @@ def unemulated(gpus: int, folder: Path) -> Passed:
     job = gpugate.pack_job(gpugate.Job(gpus, "hopper", ("native",), "relying-party", ""))
     with Gpus(good(gpus)) as stubs:
         environment = {"LD_LIBRARY_PATH": str(compiled.nvml().parent), "TINBOOT_STUB_GPU": stubs.path}
-        words = [sys.executable, "-B", gate_driver.__file__, str(folder), now.isoformat(), "20"]
+        words = [sys.executable, "-B", gate_driver.__file__, str(folder), now.isoformat(), "20", "20"]
         began = time.monotonic()
         done = subprocess.run(words, input=job, capture_output=True, check=True, env=environment)
         seconds = time.monotonic() - began

@@ -117,17 +117,25 @@ class Machine:
         job: Job = JOB,
         *,
         now: datetime = NOW,
-        seconds: float = 10,
+        daemon: float = 20,
+        call: float = 20,
         library: Path | None = None,
     ) -> tuple[Outcome, Gpus]:
         """Runs it; asserts that the GPUs were made ready exactly if it passed."""
         with Gpus(faults) as gpus:
             done = subprocess.run(
-                [sys.executable, gate_driver.__file__, str(self.folder), now.isoformat(), str(seconds)],
+                [
+                    sys.executable,
+                    gate_driver.__file__,
+                    str(self.folder),
+                    now.isoformat(),
+                    str(daemon),
+                    str(call),
+                ],
                 input=gpugate.pack_job(job),
                 capture_output=True,
                 check=False,
-                timeout=60,
+                timeout=120,
                 env={
                     "LD_LIBRARY_PATH": str(library or compiled.nvml().parent),
                     "TINBOOT_STUB_GPU": gpus.path,
@@ -245,14 +253,14 @@ def test_a_call_that_fails_is_named(machine: Machine, call: str) -> None:
 @pytest.mark.parametrize("call", CALLED)
 def test_a_call_that_hangs_is_named(machine: Machine, call: str) -> None:
     one = replace(hanging(call), gpus=good(1).gpus)  # the stub takes turns: another's call may wait behind
-    reason, detail = machine.refuses(one, JOB._replace(gpus=1), seconds=1)
+    reason, detail = machine.refuses(one, JOB._replace(gpus=1), call=3)
     assert reason == "gpu-nvml-timeout"
     assert detail.startswith(call.removesuffix("_v2"))
 
 
 def test_one_gpu_of_two_that_hangs_is_named(machine: Machine) -> None:
     call = "nvmlDeviceGetArchitecture"
-    reason, detail = machine.refuses(hanging(f"{call}@1"), seconds=1)
+    reason, detail = machine.refuses(hanging(f"{call}@1"), call=3)
     assert reason == "gpu-nvml-timeout"
     assert detail.startswith(f"{call} of GPU 1 ")
 
@@ -287,7 +295,7 @@ def test_nvidias_own_library_finds_no_driver(machine: Machine, tmp_path: Path) -
         ("exit 0", "does not run"),
         ("echo 999999999 > $PID", "does not run"),
         ("echo nonsense > $PID", "does not run"),
-        ("exec sleep 20", "was not up within 0.5 s"),
+        ("exec sleep 20", "was not up within 2 s"),
     ],
 )
 def test_the_daemon_has_to_run(machine: Machine, script: str | None, told: str) -> None:
@@ -296,7 +304,7 @@ def test_the_daemon_has_to_run(machine: Machine, script: str | None, told: str) 
     if script is not None:
         daemon.write_text(f"#!/bin/sh\nPID={machine.folder}/daemon.pid\n{script}\n")
         daemon.chmod(0o755)
-    reason, detail = machine.refuses(good(), seconds=0.5)
+    reason, detail = machine.refuses(good(), daemon=2)
     (machine.folder / "daemon.pid").unlink(missing_ok=True)
     assert reason == "gpu-persistenced"
     assert told in detail

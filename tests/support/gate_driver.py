@@ -1,6 +1,6 @@
 """Runs the real gate in a process of its own, with the places and the time that a test gives it.
 
-    python gate_driver.py FOLDER NOW SECONDS < job > outcome
+    python gate_driver.py FOLDER NOW DAEMON CALL < job > outcome
 
 FOLDER has what the verified root has: gpu/, nodes/, devices, the daemon and where it leaves its pid.
 """
@@ -17,7 +17,8 @@ from tinboot.guest.gpu_devices import Daemon
 
 
 def main() -> None:
-    folder, now, seconds = Path(sys.argv[1]), datetime.fromisoformat(sys.argv[2]), float(sys.argv[3])
+    folder, now = Path(sys.argv[1]), datetime.fromisoformat(sys.argv[2])
+    daemon, call = map(float, sys.argv[3:])
     second = nv_verifier.Place(folder / "nv-verifier", (folder / "python").read_text())
     places = gpu_gate.Places(
         folder / "gpu",
@@ -26,7 +27,7 @@ def main() -> None:
         folder / "devices",
         folder / "nodes",
     )
-    deadlines = gpu_gate.Deadlines(seconds, 0, seconds, 0)
+    deadlines = gpu_gate.Deadlines(daemon, 0, call, 0)
     told = gpu_gate.outcome(sys.stdin.buffer.read(), places, deadlines, now)
     sys.stdout.buffer.write(gpugate.pack_outcome(told))
 
