@@ -433,6 +433,7 @@ STUBS: dict[str, tuple[str, str]] = {
     "nvlink": (ACCEPTS, ACCEPTS),
     "ready-does-not-stick": (ACCEPTS, ACCEPTS),
     "ready-already-set": (ACCEPTS, ACCEPTS),
+    "not-persistent": (ACCEPTS, ACCEPTS),
     "driver-differs": ("driver-version", "Refused"),
     "vbios-differs": ("vbios-version", "Refused"),
     "nonce-replayed": ("nonce", MATCH),
@@ -478,6 +479,7 @@ DRIVERS = {
     "nvlink": "the gate asks NVML for its settings",
     "ready-does-not-stick": "the gate reads it back",
     "ready-already-set": "the gate asks before it does anything",
+    "not-persistent": "the gate asks NVML whether the daemon holds it",
 }
 
 #: Not faults to the native verifier: a zero behind the report is padding of NVML's buffer.
