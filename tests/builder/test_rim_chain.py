@@ -10,6 +10,7 @@ import fake_nvidia
 import pytest
 import stub_der as der
 import stub_nvidia
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_nvidia import NOW
@@ -165,6 +166,17 @@ def test_names() -> None:
             Malformed, match=r"certificate 1 of the chain has [02] common names, expected one"
         ):
             rim_chain.verify(ders, NOW, [ROOT])
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_signature_of_odd_bits(at: int) -> None:
+    """No signature covers that byte, and where it ends in zero bits the library takes them for unused."""
+    der, signature = DERS[at], x509.load_der_x509_certificate(DERS[at]).signature
+    before = len(der) - len(signature) - 1
+    assert der[before] == 0
+    altered = der[:before] + b"\1" + der[before + 1 :]
+    with pytest.raises(TinbootError):
+        rim_chain.verify([*DERS[:at], altered, *DERS[at + 1 :]], NOW, [ROOT])
 
 
 @settings(max_examples=300)

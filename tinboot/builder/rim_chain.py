@@ -116,6 +116,8 @@ def _read(number: int, der: bytes) -> _Certificate:
             key = certificate.public_key()
     except _UNREADABLE as error:
         raise Malformed(f"certificate {number} of the chain cannot be read: {error}") from None
+    if not der.endswith(b"\0" + certificate.signature):  # the library takes a bit string of odd bits, too
+        raise Malformed(f"certificate {number} of the chain has a signature that is not of whole bytes")
     if len(names) != 1:
         raise Malformed(f"certificate {number} of the chain has {len(names)} common names, expected one")
     assert usage is None or isinstance(usage, x509.KeyUsage)  # noqa: S101 - for the type checker
