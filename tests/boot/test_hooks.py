@@ -91,6 +91,6 @@ def test_gpu_that_nobody_asked_for(guest: Guest, device: str) -> None:
     guest.boot(extra=["-device", device]).expect_halt("gpu-unexpected", hook="40-gpu")
 
 
-def test_gpu_asked_for(guest: Guest, disk_dir: Path) -> None:
+def test_gpu_that_is_not_there(guest: Guest, disk_dir: Path) -> None:
     config = make_config(guest.volumes, "gpus: 1")
-    guest.with_config(config, disk_dir).boot().expect_halt("gpu-gate-missing", hook="40-gpu")
+    guest.with_config(config, disk_dir).boot().expect_halt("gpu-count", hook="40-gpu")
