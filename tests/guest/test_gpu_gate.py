@@ -149,7 +149,7 @@ class Machine:
 
     def refuses(self, faults: Faults, job: Job = JOB, **given: object) -> tuple[str, str]:
         """Reason and detail."""
-        outcome, gpus = self.gate(faults, job, **given)  # type: ignore[arg-type]
+        outcome, gpus = self.gate(faults, job, **given)  # type: ignore[arg-type]  # as given
         assert outcome.refused, outcome.found
         reason, detail = outcome.refused
         assert reason in halt.REASONS
@@ -409,7 +409,7 @@ def test_docs_state_the_deadlines() -> None:
     assert f"{deadlines.call} seconds, and {deadlines.call_each} for each GPU" in page
     hook: dict[str, int] = {}
     text = (places.REPOSITORY / "initrd-hooks/40-gpu").read_text("utf-8")
-    exec(next(line for line in text.splitlines() if line.startswith("BASE, EACH = ")), hook)  # noqa: S102
+    exec(next(line for line in text.splitlines() if line.startswith("BASE, EACH = ")), hook)  # noqa: S102 - one line of a hook, which has no suffix to import it by
     assert f"the gate to {hook['BASE']} seconds and {hook['EACH']} more for each GPU" in page
     assert hook["BASE"] + 8 * hook["EACH"] < supervisor.DEADLINES["40-gpu"]
     assert gpu_image.LONGEST_USE.days == 5 * 366

@@ -39,7 +39,7 @@ class GateKernel(FakeKernel):
 
     def execute(self, words: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
         shell = ("/bin/sh", "-c", self.script)
-        os.execve(shell[0], shell, environment | {"WORDS": " ".join(words), "PATH": os.environ["PATH"]})  # noqa: S606
+        os.execve(shell[0], shell, environment | {"WORDS": " ".join(words), "PATH": os.environ["PATH"]})  # noqa: S606 - as the hook does
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_a_gate_that_never_ends_is_killed(ready: Guest, monkeypatch: pytest.Monk
 
     def soon(*words: object) -> bytes:
         kernel, places, program, given, _, limit = words
-        return run(kernel, places, program, given, 0.5, limit)  # type: ignore[arg-type]
+        return run(kernel, places, program, given, 0.5, limit)  # type: ignore[arg-type]  # as given
 
     monkeypatch.setattr(rootprogram, "run", soon)
     script(ready, f"echo $$ > {ready.places.root}/pid; sleep 60")

@@ -31,11 +31,11 @@ def flip(offset: int) -> Callable[[], Subject]:
 
 
 def report(**fields: object) -> Callable[[], Subject]:
-    return lambda: subject(C._replace(**fields))  # type: ignore[arg-type]
+    return lambda: subject(C._replace(**fields))  # type: ignore[arg-type]  # each field is its own type
 
 
 def blackwell(**fields: object) -> Callable[[], Subject]:
-    return lambda: subject(BLACKWELL._replace(**fields))  # type: ignore[arg-type]
+    return lambda: subject(BLACKWELL._replace(**fields))  # type: ignore[arg-type]  # each field is its own type
 
 
 def opaque(kind: int, data: bytes) -> Callable[[], Subject]:
@@ -105,7 +105,7 @@ def ocsp(change: Callable[[list[Answer]], list[Answer]]) -> Callable[[], Subject
 
 
 def first(**fields: object) -> Callable[[], Subject]:
-    return ocsp(lambda a: [a[0]._replace(**fields), *a[1:]])  # type: ignore[arg-type]
+    return ocsp(lambda a: [a[0]._replace(**fields), *a[1:]])  # type: ignore[arg-type]  # each field is its own type
 
 
 def with_rims(change: Callable[[list[Answer]], list[Answer]]) -> Callable[[], Subject]:

@@ -265,7 +265,7 @@ def test_results_are_made_by_appraising_alone() -> None:
     seal, nothing = object(), None
     result = appraise([evidence()])
     for make in (
-        lambda: AcceptedGpu(seal, result.gpus[0], endorsement(), result.gpus[0].report),  # type: ignore[arg-type]
+        lambda: AcceptedGpu(seal, result.gpus[0], endorsement(), result.gpus[0].report),  # type: ignore[arg-type]  # no seal is of that type
         lambda: AcceptedGpus(seal, result, ()),
         lambda: Appraisal(seal, evidence(), nothing, nothing, nothing, ()),
         lambda: Appraisals(seal, (), (), (COLLATERAL, policy(), NOW)),

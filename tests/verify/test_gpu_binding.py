@@ -103,15 +103,15 @@ def broken() -> Iterator[Case]:
     yield from broken_revocations()
 
     contents = Contents("BLACKWELL", nonce=NONCE)
-    blackwell = lambda: appraise([evidence(contents)], values=reference(contents))  # noqa: E731
+    blackwell = partial(appraise, [evidence(contents)], values=reference(contents))
     yield "architecture", "another one", blackwell, Refused, "a GPU of BLACKWELL, expected HOPPER"
     chip = Field(CHIP_INFO, b"GB100\0")
-    other = lambda: appraise([evidence(GOOD._replace(extra=(chip,)))])  # noqa: E731
+    other = partial(appraise, [evidence(GOOD._replace(extra=(chip,)))])
     yield "architecture", "another chip", other, Mismatch, "the report is of GB100, the chain of GH100"
 
-    differs = lambda: appraise([evidence(GOOD._replace(fwid=bytes(48)))])  # noqa: E731
+    differs = partial(appraise, [evidence(GOOD._replace(fwid=bytes(48)))])
     yield "fwid", "differs", differs, Mismatch, "the report is of firmware 0000"
-    absent = lambda: appraise([evidence(GOOD._replace(fwid=b""))])  # noqa: E731
+    absent = partial(appraise, [evidence(GOOD._replace(fwid=b""))])
     yield (
         "fwid",
         "not in the report",
@@ -173,12 +173,12 @@ def broken_revocations() -> Iterator[Case]:
         "revoked 'GH100 A01 GSP FMC",
     )
     yield check, "twice", lambda: ocsp(*THREE, THREE[1]), Refused, "2 OCSP answers about 'NVIDIA GH100 Prov"
-    stale = lambda: ocsp(*THREE, now=NOW + timedelta(days=2))  # noqa: E731
+    stale = partial(ocsp, *THREE, now=NOW + timedelta(days=2))
     yield check, "stale", stale, Unavailable, "and now is 2026-06-03"
-    ahead = lambda: ocsp(*THREE, now=NOW.replace(year=2036))  # noqa: E731
+    ahead = partial(ocsp, *THREE, now=NOW.replace(year=2036))
     yield check, "a clock ten years ahead", ahead, Unavailable, "and now is 2036-06-01"
     yield check, "none", lambda: ocsp(*THREE, b"x"), Malformed, "offset 0x0"
-    later = lambda: ocsp(THREE[0]._replace(failure=3), *THREE[1:])  # noqa: E731
+    later = partial(ocsp, THREE[0]._replace(failure=3), *THREE[1:])
     yield check, "tryLater", later, Unavailable, "tryLater"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -103,7 +104,7 @@ def again(*order: int) -> Callable[[], Presented]:
 
 def broken() -> Iterator[Case]:
     yield "chain-length", "root twice", again(0, 1, 2, 3, 4, 4), Mismatch, "6 certificates, expected 5"
-    other = lambda: presented(stub_nvidia.chain(realm="x"), (parse(GOOD.der()[-1]).fingerprint,))  # noqa: E731
+    other = partial(presented, stub_nvidia.chain(realm="x"), (parse(GOOD.der()[-1]).fingerprint,))
     yield "root-pinned", "another root of the same name", other, Mismatch, "is not trusted"
 
     parameters = "signature-parameters"

@@ -61,7 +61,7 @@ Case = tuple[str, str, Callable[[], Appraisals], type[TinbootError], str]
 def broken() -> Iterator[Case]:
     replayed = partial(of, GOOD._replace(nonce=bytes(32)))
     yield "nonce", "replayed", replayed, Refused, f"nonce is {'00' * 32}, expected {NONCE.hex()}"
-    relabelled = lambda: appraise([evidence(GOOD._replace(nonce=bytes(32)))._replace(nonce=NONCE)])  # noqa: E731
+    relabelled = partial(appraise, [evidence(GOOD._replace(nonce=bytes(32)))._replace(nonce=NONCE)])
     yield (
         "nonce",
         "relabelled",
@@ -81,7 +81,7 @@ def broken() -> Iterator[Case]:
     )
     nvml = partial(of, GOOD, versions=[NVMLS._replace(driver="550.90.08")])
     yield check, "NVML's", nvml, Refused, "the report is of driver 550.90.07, NVML says '550.90.08'"
-    collected = lambda: appraise([evidence()._replace(driver_version="550.90.08")])  # noqa: E731
+    collected = partial(appraise, [evidence()._replace(driver_version="550.90.08")])
     yield check, "collector's", collected, Refused, "driver 550.90.07, the evidence says '550.90.08'"
     yield (
         check,
@@ -106,7 +106,7 @@ def broken() -> Iterator[Case]:
     )
     nvml = partial(of, GOOD, versions=[NVMLS._replace(vbios="96.00.9F.00.02")])
     yield check, "NVML's", nvml, Refused, "the report is of VBIOS 96.00.9F.00.01, NVML says '96.00.9F.00.02'"
-    collected = lambda: appraise([evidence()._replace(vbios_version="96.00.9F.00.02")])  # noqa: E731
+    collected = partial(appraise, [evidence()._replace(vbios_version="96.00.9F.00.02")])
     yield check, "collector's", collected, Refused, "VBIOS 96.00.9F.00.01, the evidence says '96.00.9F.00.02'"
     yield (
         check,

@@ -20,7 +20,7 @@ NONCE = fake_nvidia.NONCE
 @pytest.mark.parametrize(("name", "arch"), [("hopper", "HOPPER"), ("blackwell", "BLACKWELL")])
 def test_of_config(name: str, arch: str, word: str, said: object) -> None:
     found = gpu_policy.of_config(name, word, 8, NONCE)
-    assert found == Policy(arch, 8, NONCE, said)  # type: ignore[arg-type]
+    assert found == Policy(arch, 8, NONCE, said)  # type: ignore[arg-type]  # a literal
     assert found.oldest_answer == gpu_policy.OLDEST_ANSWER
 
 
