@@ -1,0 +1,1 @@
+"""Bodies encrypted from client to guest, for both ends: bytes to bytes, no I/O."""
