@@ -46,28 +46,33 @@ class GpuEvidence(NamedTuple):
 
 def parse(data: bytes) -> tuple[GpuEvidence, ...]:
     """At least one GPU's. Raises `Malformed` with the member's path."""
-    entries = parse_array("evidence", data, MAX_SIZE)
-    if not 0 < len(entries) <= MAX_COUNT:
-        raise Malformed(f"evidence of {len(entries)} GPUs, expected 1 to {MAX_COUNT}")
+    return read(parse_array("evidence", data, MAX_SIZE))
+
+
+def read(entries: Sequence[Fields], least: int = 1) -> tuple[GpuEvidence, ...]:
+    """As `parse`, of an array that is part of a document; `least` so many GPUs'."""
+    if not least <= len(entries) <= MAX_COUNT:
+        raise Malformed(f"evidence of {len(entries)} GPUs, expected {least} to {MAX_COUNT}")
     return tuple(_one(entry) for entry in entries)
 
 
 def render(items: Sequence[GpuEvidence]) -> bytes:
     """The inverse of `parse`, always the same bytes: one line, members in order."""
-    listed = [_members(item) for item in items]
+    listed = [members(item) for item in items]
     return json.dumps(listed, separators=(",", ":")).encode() + b"\n"
 
 
-def _members(item: GpuEvidence) -> dict[str, str]:
-    members = {
+def members(item: GpuEvidence) -> dict[str, str]:
+    """One GPU's object."""
+    found = {
         "arch": item.arch,
         "certificate": base64.b64encode(item.certificate).decode(),
         "evidence": base64.b64encode(item.evidence).decode(),
         "nonce": item.nonce.hex(),
     }
     stated = {"driver_version": item.driver_version, "vbios_version": item.vbios_version}
-    members |= {name: value for name, value in stated.items() if value is not None}
-    return members | ({"version": _VERSION} if None not in stated.values() else {})
+    found |= {name: value for name, value in stated.items() if value is not None}
+    return found | ({"version": _VERSION} if None not in stated.values() else {})
 
 
 def _one(entry: Fields) -> GpuEvidence:

@@ -6,6 +6,8 @@ none of this gets past here. Every error names the member by its path.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Callable
@@ -14,6 +16,9 @@ from typing import TypeVar
 from tinboot.formats.errors import Malformed
 
 T = TypeVar("T")
+
+#: Objects and arrays within each other; what any document here needs is below ten, a Sigstore bundle's too.
+MAX_DEPTH = 32
 
 
 class Fields:
@@ -39,13 +44,72 @@ class Fields:
     def records(self, name: str) -> list[Fields]:
         return [Fields(f"{self.where}.{name}[{at}]", item) for at, item in enumerate(self._list(name))]
 
+    def has(self, name: str) -> bool:
+        """Whether the member is there; it is not taken."""
+        return name in self._members
+
+    def is_null(self, name: str) -> bool:
+        """Takes the member if it is null."""
+        if name in self._members and self._members[name] is None:
+            del self._members[name]
+            return True
+        return False
+
+    def opaque(self, name: str, limit: int) -> bytes:
+        """An object that nobody looks into here, as JSON in one line; at most `limit` bytes of it."""
+        value, where = self._take(name), f"{self.where}.{name}"
+        if not isinstance(value, dict):
+            raise Malformed(f"{where} is {_kind(value)}, expected an object")
+        data = json.dumps(value, separators=(",", ":")).encode()
+        if len(data) > limit:
+            raise Malformed(f"{where} has {len(data)} bytes, expected at most {limit}")
+        return data
+
     def is_record(self, name: str) -> bool:
         """Whether the member is there and an object; it is not taken."""
         return isinstance(self._members.get(name), dict)
 
-    def text(self, name: str, limit: int = 256) -> str:
-        """One line of 1 to `limit` characters."""
-        return _text(f"{self.where}.{name}", self._take(name), limit)
+    def text(self, name: str, limit: int = 256, least: int = 1) -> str:
+        """One line of `least` to `limit` characters."""
+        return _text(f"{self.where}.{name}", self._take(name), limit, least)
+
+    def lines(self, name: str, limit: int) -> str:
+        """Printable ASCII, with line feeds: 1 to `limit` characters."""
+        value, where = self._take(name), f"{self.where}.{name}"
+        if not isinstance(value, str):
+            raise Malformed(f"{where} is {_kind(value)}, expected a string")
+        if len(value) > limit or not re.fullmatch(r"[\n -~]+", value):
+            raise Malformed(f"{where} is not text of 1 to {limit} characters of ASCII")
+        return value
+
+    def one_of(self, name: str, known: tuple[str, ...]) -> str:
+        value = self.text(name)
+        if value not in known:
+            raise Malformed(f"{self.where}.{name} is {value!r}, expected {' or '.join(known)}")
+        return value
+
+    def boolean(self, name: str) -> bool:
+        value = self._take(name)
+        if not isinstance(value, bool):
+            raise Malformed(f"{self.where}.{name} is {_kind(value)}, expected true or false")
+        return value
+
+    def base64(self, name: str, limit: int, least: int = 1) -> bytes:
+        """`least` to `limit` bytes in the one spelling of RFC 4648, section 4, that has no stray bit."""
+        value, where = self._take(name), f"{self.where}.{name}"
+        if not isinstance(value, str):
+            raise Malformed(f"{where} is {_kind(value)}, expected a string")
+        if len(value) > 4 * (limit // 3 + 1):
+            raise Malformed(f"{where} has {len(value)} characters, expected base64 of at most {limit} bytes")
+        try:
+            data = base64.b64decode(value, validate=True)
+        except (ValueError, binascii.Error) as error:
+            raise Malformed(f"{where} is not in base64: {error}") from error
+        if base64.b64encode(data).decode() != value:
+            raise Malformed(f"{where} is not in canonical base64")
+        if not least <= len(data) <= limit:
+            raise Malformed(f"{where} has {len(data)} bytes, expected {least} to {limit}")
+        return data
 
     def texts(self, name: str) -> tuple[str, ...]:
         """An array of such lines, no two alike."""
@@ -113,18 +177,35 @@ def _decode(where: str, data: bytes, limit: int) -> object:
     if len(data) > limit:
         raise Malformed(f"{where} has {len(data)} bytes, expected at most {limit}")
     try:
-        return json.loads(
+        value: object = json.loads(
             data.decode(), object_pairs_hook=_once, parse_float=_no_number, parse_constant=_no_number
         )
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{where} is not strict JSON: {error}") from error
+    _shallow(where, value)
+    return value
 
 
-def _text(where: str, value: object, limit: int) -> str:
+def _shallow(where: str, value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+        level = inner
+        if not level:
+            return
+    raise Malformed(f"{where} is nested deeper than {MAX_DEPTH} objects and arrays")
+
+
+def _text(where: str, value: object, limit: int, least: int = 1) -> str:
     if not isinstance(value, str):
         raise Malformed(f"{where} is {_kind(value)}, expected a string")
-    if not 0 < len(value) <= limit or not value.isprintable():
-        raise Malformed(f"{where} is not one line of 1 to {limit} printable characters")
+    if not least <= len(value) <= limit or not value.isprintable():
+        raise Malformed(f"{where} is not one line of {least} to {limit} printable characters")
     return value
 
 
