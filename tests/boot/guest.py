@@ -218,4 +218,4 @@ def make_config(volumes: Sequence[Wrapped], *more: str) -> bytes:
         lines.append("models:")
     for volume in volumes:
         lines += [f"  - name: {volume.name}", f"    repo: {volume.repo}", f"    mpk: {volume.ref}"]
-    return ("\n".join(lines) + "\nshim:\n  upstream-port: 8080\n").encode()
+    return ("\n".join(lines) + "\n").encode()
