@@ -31,7 +31,8 @@ def test_all_there(guest: Guest) -> None:
     boot = up["boot"]
     assert isinstance(boot, dict)
     found = {hook["hook"]: hook["found"] for hook in boot["hooks"]}
-    assert found["30-volumes"] == {"volumes": {v.name: v.ref.root_hash for v in guest.volumes}}
+    volumes = {volume.name: volume.ref.root_hash for volume in guest.volumes}
+    assert found["30-volumes"] == {"images": {}, "volumes": volumes}
 
 
 def test_order_of_the_disks_does_not_matter(guest: Guest) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from tinboot.formats.config import load
 from tinboot.formats.halt import Refusal
+from tinboot.formats.verity import Verity
 
 ROOT_HASH = "ee92facce9c6f735d5e4b19cf32591a9457245ab6a1ed00882e8cb0017ba6510"
 UUID = "0f98fbd8-f18a-5628-948d-11a952f8b391"
@@ -110,6 +113,56 @@ def test_models(models: str, expected: str) -> None:
 def test_mpk_and_mwp_together() -> None:
     both = model().replace("}", f", mwp: {ROOT_HASH}_4096_{UUID}}}")
     assert refusal(machine("models:\n" + both)).endswith("mwp: another key says the same: give one of them")
+
+
+NAME = "localhost/app:1@sha256:" + "ab" * 32
+
+
+def image(name: str = NAME, root_hash: str = ROOT_HASH) -> str:
+    return f"- {{image: '{name}', mpk: {root_hash}_91627520_{UUID}}}\n"
+
+
+def containers(*names: str) -> str:
+    return "containers:\n" + "".join(f"- {{name: c{n}, image: '{name}'}}\n" for n, name in enumerate(names))
+
+
+def named(number: int) -> str:
+    return f"localhost/app@sha256:{number:064x}"
+
+
+def test_an_image_is_what_opens_its_volume() -> None:
+    config = load(machine("images:\n" + image() + containers(NAME)).encode())
+    (found,) = config.images
+    assert (found.image, config.containers[0].image) == (NAME, NAME)
+    salt = hashlib.sha256(NAME.encode()).hexdigest()
+    assert found.verity() == Verity(ROOT_HASH, salt, 91627520 // 4096)
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (image("app@sha256:" + "ab" * 32), "line 4, images[0].image: 'app@sha256:"),
+        (image("library/app@sha256:" + "ab" * 32), "line 4, images[0].image: 'library/app@sha256:"),
+        (image("localhost/App@sha256:" + "ab" * 32), "line 4, images[0].image: 'localhost/App@sha256:"),
+        (image("localhost/app:1"), "line 4, images[0].image: 'localhost/app:1', expected an image by digest"),
+        (image()[:-2] + ", name: a}\n", "config-unknown-key: line 4, images[0].name is not a key"),
+        ("- {image: '" + NAME + "'}\n", "line 4, images[0]: the key mpk is missing"),
+        (image() + image(root_hash="0" * 64) + containers(NAME),
+         "line 5, images[1].image: the same as in images[0]"),
+        (image() + image(named(1)) + containers(NAME, named(1)),
+         "line 5, images[1].mpk: the same as in images[0]"),
+        (image(), "line 4, images[0].image: no container has this image"),
+        (image() + containers(named(1)), "line 4, images[0].image: no container has this image"),
+        (image() + containers(NAME) + "models:\n" + model(), "line 4, images[0].mpk: the volume of a model"),
+        (image() + containers(NAME) + "models:\n"
+         + "".join(model(f"m{n}", root_hash=f"{n:064x}") for n in range(24)),
+         "line 4, images: 25 with the models, expected at most 24"),
+        ("".join(image(named(n), f"{n:064x}") for n in range(25)),
+         "line 4, images: 25 entries, expected at most 24"),
+    ],
+)  # fmt: skip
+def test_images(images: str, expected: str) -> None:
+    assert expected in refusal(machine("images:\n" + images))
 
 
 POLICY = "gpu-policy: {architecture: hopper, verifiers: [native], revocation: ocsp}\n"

@@ -19,6 +19,7 @@ SECTIONS: dict[str, Section[Any]] = {
     "tinboot.yml": config_schema.CONFIG,
     "gpu-policy": config_schema.GPU_POLICY,
     "models[]": config_schema.MODEL,
+    "images[]": config_schema.IMAGE,
     "volumes[]": config_schema.VOLUME,
     "volumes[].overlays[]": config_schema.OVERLAY,
     "networks.<name>": config_schema.NETWORK,

@@ -252,14 +252,29 @@ class TestVolumes:
 
     def test_passes(self, guest: Guest) -> None:
         _, verity = self.prepare(guest)
-        assert guest.run("30-volumes") == {"volumes": {"m": verity.root_hash}}
+        assert guest.run("30-volumes") == {"images": {}, "volumes": {"m": verity.root_hash}}
         node = f"{guest.places.dev}/mapper/volume-{verity.root_hash[:20]}"
         target = str(guest.sealed / "volumes/m")
         assert guest.kernel.calls[-1] == ("mount", node, target, "erofs", 15, "")
 
+    def test_an_image_is_opened_by_its_name_and_may_be_executed(self, guest: Guest) -> None:
+        name = "localhost/app@sha256:" + "ab" * 32
+        image, verity = with_tree(erofs(129), hashlib.sha256(name.encode()).digest())
+        serial = verity.root_hash[:20]
+        guest.disk("vda", serial, image)
+        guest.state.config = load(
+            config()
+            + f"images: [{{image: {name}, mpk: {verity.root_hash}_{129 * BLOCK}_{UUID_TEXT}}}]\n".encode()
+            + f"containers: [{{name: app, image: {name}}}]\n".encode()
+        )
+        assert guest.run("30-volumes") == {"images": {name: verity.root_hash}, "volumes": {}}
+        target = str(guest.sealed / "images" / serial)
+        node = f"{guest.places.dev}/mapper/volume-{serial}"
+        assert guest.kernel.calls[-1] == ("mount", node, target, "erofs", 7, "")
+
     def test_none(self, guest: Guest) -> None:
         guest.state.config = load(config())
-        assert guest.run("30-volumes") == {"volumes": {}}
+        assert guest.run("30-volumes") == {"images": {}, "volumes": {}}
         assert guest.kernel.calls == []
 
     def test_missing(self, guest: Guest) -> None:

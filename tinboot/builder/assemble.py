@@ -66,7 +66,7 @@ def assemble(path: Path, image: Image, recipe: Recipe, mkosi: Mkosi, final: Path
         cpus=parsed.cpus,
         memory=parsed.memory,
         gpus=parsed.gpus,
-        volumes=tuple(manifest.Volume(m.name, m.repo, m.volume) for m in parsed.models),
+        volumes=_volumes(parsed),
         packages=image.packages,
         tools=(
             ("mkosi", mkosi.version),
@@ -101,6 +101,12 @@ def check_output(final: Path) -> None:
         )
     with output.scratch(final):
         pass
+
+
+def _volumes(parsed: config.Config) -> tuple[manifest.Volume, ...]:
+    models = (manifest.Volume(model.name, model.repo, model.volume) for model in parsed.models)
+    images = (manifest.Volume(image.image, image.image, image.volume) for image in parsed.images)
+    return (*models, *images)
 
 
 def _artefact(folder: Path, name: str) -> manifest.Artefact:

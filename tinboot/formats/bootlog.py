@@ -23,6 +23,7 @@ SEALED = "/run/tinboot"
 CONFIG_FILE = "config.yml"  # the config's bytes as hashed
 REPORT_FILE = "boot.json"  # what each hook verified, and how long it took
 MACHINE_ID_FILE = "machine-id"  # random, bound over the root's /etc/machine-id
+IMAGES_FOLDER = "images"  # one for each container's image, by the first 20 hex digits of the root hash
 VOLUMES_FOLDER = "volumes"  # one mount point for each model, by its name
 
 

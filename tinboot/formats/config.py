@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from tinboot.formats import yamlstrict
 from tinboot.formats.config_container import Container
 from tinboot.formats.config_readers import invalid
-from tinboot.formats.config_schema import CONFIG, RESERVED_KEYS, Config, Model
+from tinboot.formats.config_schema import CONFIG, MAX_MODELS, RESERVED_KEYS, Config, Image, Model
 from tinboot.formats.yamlstrict import Mapping, Node, Place, Sequence
 
-__all__ = ["Config", "Model", "load"]
+__all__ = ["Config", "Image", "Model", "load"]
 
 #: Ports of the machine that are the proxy's: TLS, and ACME's HTTP challenge (RFC 8555, 8.3).
 _PROXY_PORTS = (443, 80)
@@ -31,6 +31,7 @@ def load(data: bytes) -> Config:
     config = CONFIG(root)
     rules = _Rules(root)
     _check_models(config, rules)
+    _check_images(config, rules)
     _check_machine(config, rules)
     _check_shim(config, rules)
     _check_keys(config, rules)
@@ -90,6 +91,19 @@ def _check_models(config: Config, rules: _Rules) -> None:
         for index, overlay in enumerate(volume.overlays):
             known = any(model.name == overlay.model for model in config.models)
             rules.require(known, (*path, index, "model"), f"{overlay.model} is not declared in models")
+
+
+def _check_images(config: Config, rules: _Rules) -> None:
+    path: _Path = ("images",)
+    count = len(config.models) + len(config.images)
+    rules.require(count <= MAX_MODELS, path, f"{count} with the models, expected at most {MAX_MODELS}")
+    rules.distinct(path, "image", [image.image for image in config.images])
+    rules.distinct(path, "mpk", [image.volume.root_hash for image in config.images])
+    models = [model.volume.root_hash for model in config.models]
+    wanted = [container.image for container in config.containers]
+    for at, image in enumerate(config.images):
+        rules.require(image.volume.root_hash not in models, (*path, at, "mpk"), "the volume of a model")
+        rules.require(image.image in wanted, (*path, at, "image"), "no container has this image")
 
 
 def _check_machine(config: Config, rules: _Rules) -> None:

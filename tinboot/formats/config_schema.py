@@ -29,7 +29,7 @@ from tinboot.formats.yamlstrict import Node
 #: MiB; the launcher's bounds.
 MIN_MEMORY, MAX_MEMORY = 64, 16 << 20
 
-#: Tinfoil's published schema.
+#: Tinfoil's published schema. Models and images are at most MAX_MODELS together: each is a disk.
 MAX_MODELS, MAX_CONTAINERS, MAX_NETWORKS, MAX_KEYS = 24, 64, 32, 32
 MAX_OWNER = 65534
 
@@ -49,6 +49,18 @@ class Model(NamedTuple):
         """What opens the volume: root hash, salt and data blocks, none of them read from the disk."""
         blocks = self.volume.hash_offset // verity.BLOCK
         return verity.Verity(self.volume.root_hash, verity.salt_for(self.repo), blocks)
+
+
+class Image(NamedTuple):
+    """A container's image on a volume of its own; the salt was made from `image`, which containers name."""
+
+    image: str
+    volume: verity.VolumeRef
+
+    def verity(self) -> verity.Verity:
+        """As `Model.verity`."""
+        blocks = self.volume.hash_offset // verity.BLOCK
+        return verity.Verity(self.volume.root_hash, verity.salt_for(self.image), blocks)
 
 
 class Overlay(NamedTuple):
@@ -141,6 +153,7 @@ class Config(NamedTuple):
     gpus: int = 0
     gpu_policy: GpuPolicy = GpuPolicy("hopper", ("native",), "relying-party")
     models: tuple[Model, ...] = ()
+    images: tuple[Image, ...] = ()
     volumes: tuple[Volume, ...] = ()
     containers: tuple[Container, ...] = ()
     networks: tuple[tuple[str, Network], ...] = ()
@@ -175,6 +188,12 @@ MODEL = Section(
         "emwp": "encrypted models are not supported yet: wrap the model without encryption, as mpk",
         "key-secret": "belongs to encrypted models (emwp), which are not supported yet",
     },
+)
+
+IMAGE = Section(
+    Image,
+    {"image": text_of(kind.stored_image), "mpk": text_of(kind.volume_ref)},
+    fields={"mpk": "volume"},
 )
 
 OVERLAY = Section(
@@ -267,6 +286,7 @@ CONFIG = Section(
         "gpus": whole(0, MAX_GPUS),
         "gpu-policy": GPU_POLICY,
         "models": listed(MODEL, MAX_MODELS),
+        "images": listed(IMAGE, MAX_MODELS),
         "volumes": listed(VOLUME, MAX_MODELS),
         "containers": listed(CONTAINER, MAX_CONTAINERS),
         "networks": keyed(kind.network_name, _network, MAX_NETWORKS),

@@ -57,6 +57,17 @@ def image(text: str) -> str:
     return text
 
 
+def stored_image(text: str) -> str:
+    """An image on a volume: its name has nothing that Podman would complete or rewrite before it looks it up."""
+    registry, slash, path = image(text).partition("@")[0].partition("/")
+    plain = registry == "localhost" or "." in registry or ":" in registry
+    if not (slash and plain) or any(c in UPPER for c in registry + path.partition(":")[0]):
+        raise ValueError(
+            "an image with its registry, in lower case: registry/path[:tag]@sha256:<64 hex digits>"
+        )
+    return text
+
+
 def identity(text: str) -> str:
     """A model's `name@revision` in the characters that hubs allow; its volume's salt was made from it."""
     name, _, revision = text.partition("@")

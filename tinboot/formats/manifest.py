@@ -59,7 +59,7 @@ class Root(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """A volume that the config names; `ref` as in the config, `repo` gives the salt."""
+    """A volume that the config names; `ref` as in the config, `repo` gives the salt. An image has no other name."""
 
     name: str
     repo: str
@@ -188,7 +188,7 @@ def _root(fields: Fields) -> Root:
 
 
 def _volume(fields: Fields) -> Volume:
-    name, repo, text = fields.text("name"), fields.text("repo"), fields.text("ref")
+    name, repo, text = fields.text("name", 512), fields.text("repo", 512), fields.text("ref")
     fields.end()
     try:
         return Volume(name, repo, verity.parse_volume_ref(text))
