@@ -1,0 +1,1 @@
+"""Relying parties: fetch evidence, appraise it, and talk only over what was attested."""

@@ -1,0 +1,107 @@
+"""Where the certificates and the revocation list of a report's key come from. Each of them is verified later.
+
+In this order, and the first that is there counts: what the user names; what the document brings along; what
+AMD's key distribution service says, through the cache. Offline the third is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tinboot.client.kds import Kds
+from tinboot.formats import attestationcollateral as collateral
+from tinboot.formats.attestationcollateral import Collateral
+from tinboot.formats.errors import Malformed, Unavailable
+from tinboot.formats.snpreport import Report
+from tinboot.formats.snptcb import GENOA, MILAN, TURIN, Line, product_of
+from tinboot.verify import certificate, chain, roots
+from tinboot.verify.appraisal import Endorsements
+from tinboot.verify.certificate import Certificate
+
+_VLEK = 1  # SIGNING_KEY, in KEY_INFO: AMD SEV-SNP Firmware ABI Specification (56860) 1.58, table 23
+
+
+class Given(NamedTuple):
+    """What the user names. `offered`: issuers; `pinned`: the roots to trust."""
+
+    vek: Certificate | None = None
+    offered: Sequence[Certificate] = ()
+    revocations: bytes | None = None
+    pinned: Sequence[roots.Root] = roots.AMD
+
+
+def gather(
+    report: Report, given: Given, brought: Iterable[Collateral], kds: Kds | None, *, revocations: bool
+) -> Endorsements:
+    """`brought`: the document's; `revocations`: whether a list is demanded.
+
+    Raises `Unavailable` where nobody has the certificate of the report's key, or a list that is demanded.
+    """
+    vek, listed = given.vek, given.revocations
+    offered = [*given.offered]
+    for entry in brought:
+        if collateral.CPU not in entry.subjects:
+            continue
+        if entry.format == collateral.AMD_VCEK and vek is None:
+            found = collateral.vcek(entry)
+            vek = _one(found.vcek)
+            offered += certificate.read(found.chain.encode())
+        elif entry.format == collateral.AMD_CRL and listed is None:
+            listed = collateral.crl(entry)
+    if vek is None:
+        if kds is None:
+            raise Unavailable(
+                "there is no certificate of the report's key",
+                "give --vek CERT or --certs TABLE, or let AMD be asked: leave out --offline",
+            )
+        vek = _asked(report, kds, offered, given.pinned)
+    if kds is not None:
+        try:
+            intermediate = roots.intermediate_of(vek, offered)
+        except Unavailable:
+            offered += kds.chain(_line(report)[0], "vlek" if _is_vlek(report) else "vcek")
+            intermediate = roots.intermediate_of(vek, offered)
+        if revocations and listed is None:
+            listed = kds.revocations(_line(report)[0], roots.root_of(intermediate, offered))
+    return Endorsements(vek, offered, listed, given.pinned)
+
+
+def _asked(
+    report: Report, kds: Kds, offered: Sequence[Certificate], pinned: Sequence[roots.Root]
+) -> Certificate:
+    if _is_vlek(report):
+        raise Unavailable(
+            "the report is signed by a provider's key, whose certificate AMD gives to the provider alone",
+            "give it: --vek CERT; the guest's own certificate table has it, too",
+        )
+
+    def holds(vek: Certificate) -> object:
+        return chain.endorse(chain.present(vek, offered, pinned))
+
+    lines = _line(report)
+    for line in lines[:-1]:
+        try:
+            return kds.vcek(report, line, holds)
+        except Unavailable:
+            continue
+    return kds.vcek(report, lines[-1], holds)
+
+
+def _is_vlek(report: Report) -> bool:
+    return report.key_info >> 2 & 7 == _VLEK
+
+
+def _line(report: Report) -> tuple[Line, ...]:
+    """What the report says, of which product it is. Version 2 names no CPU; Turin's chip id is shorter."""
+    if report.cpuid is not None:
+        return (product_of(report.cpuid),)
+    short = any(report.chip_id) and not any(report.chip_id[TURIN.hwid :])
+    return (TURIN,) if short else (MILAN, GENOA)
+
+
+def _one(data: bytes) -> Certificate:
+    found = certificate.read(data)
+    if len(found) != 1:
+        raise Malformed(f"the document brings {len(found)} certificates of the report's key, expected one")
+    return found[0]
