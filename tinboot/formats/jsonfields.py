@@ -122,12 +122,6 @@ class Fields:
         """An array of such numbers, no two alike."""
         return self._array(name, lambda where, item: _integer(where, item, least, most))
 
-    def flag(self, name: str) -> bool:
-        value = self._take(name)
-        if not isinstance(value, bool):
-            raise Malformed(f"{self.where}.{name} is {_kind(value)}, expected true or false")
-        return value
-
     def hexadecimal(self, name: str, digits: int) -> str:
         value = self.text(name)
         if not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from tinboot.formats.errors import Malformed
 from tinboot.formats.jsonfields import parse_object
 
 PATH = "/run/tinboot-prepared/service.json"
@@ -41,15 +40,12 @@ def render(settings: Settings) -> bytes:
 def parse(data: bytes) -> Settings:
     """The inverse of `render`; raises `Malformed`."""
     fields = parse_object("settings", data, _LIMIT)
-    architecture = fields.text("architecture")
-    if architecture not in ARCHITECTURES:
-        raise Malformed(f"settings.architecture is {architecture!r}, expected {' or '.join(ARCHITECTURES)}")
     settings = Settings(
         fields.integer("gpus", 0, MAX_GPUS),
-        architecture,
-        fields.flag("publish_attestation"),
-        fields.flag("workload"),
-        fields.text("image_version") if "image_version" in fields.names else None,
+        fields.one_of("architecture", ARCHITECTURES),
+        fields.boolean("publish_attestation"),
+        fields.boolean("workload"),
+        fields.text("image_version") if fields.has("image_version") else None,
     )
     fields.end()
     return settings
