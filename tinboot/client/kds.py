@@ -74,7 +74,7 @@ class Kds:
         self._tag = hashlib.sha256(url.encode()).hexdigest()[:8]  # each service has its own files
 
     def vcek(self, report: Report, line: Line, holds: Callable[[Certificate], object]) -> Certificate:
-        """The certificate of the report's chip at its reported TCB; for good. `holds` raises where it is not."""
+        """Of the report's chip at its reported TCB; kept for good. `holds` raises where it is not genuine."""
         hwid, tcb = report.chip_id[: line.hwid], decode(line, report.reported_tcb)
         if not any(hwid):
             raise Unavailable(
