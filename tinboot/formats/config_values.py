@@ -58,7 +58,7 @@ def image(text: str) -> str:
 
 
 def stored_image(text: str) -> str:
-    """An image on a volume: its name has nothing that Podman would complete or rewrite before it looks it up."""
+    """An image on a volume, whose name Podman looks up as it stands: nothing to complete or to rewrite."""
     registry, slash, path = image(text).partition("@")[0].partition("/")
     plain = registry == "localhost" or "." in registry or ":" in registry
     if not (slash and plain) or any(c in UPPER for c in registry + path.partition(":")[0]):

@@ -111,9 +111,9 @@ class Fields:
             raise Malformed(f"{where} has {len(data)} bytes, expected {least} to {limit}")
         return data
 
-    def texts(self, name: str) -> tuple[str, ...]:
-        """An array of such lines, no two alike."""
-        return self._array(name, lambda where, item: _text(where, item, 256))
+    def texts(self, name: str, distinct: bool = True) -> tuple[str, ...]:
+        """An array of such lines; `distinct`: no two alike."""
+        return self._array(name, lambda where, item: _text(where, item, 256), distinct)
 
     def integer(self, name: str, least: int, most: int) -> int:
         return _integer(f"{self.where}.{name}", self._take(name), least, most)
@@ -135,10 +135,10 @@ class Fields:
             raise Malformed(f"{self.where}.{name} is {value!r}, expected a plain file name")
         return value
 
-    def _array(self, name: str, read: Callable[[str, object], T]) -> tuple[T, ...]:
+    def _array(self, name: str, read: Callable[[str, object], T], distinct: bool = True) -> tuple[T, ...]:
         where = f"{self.where}.{name}"
         found = tuple(read(f"{where}[{at}]", item) for at, item in enumerate(self._list(name)))
-        if len(set(found)) != len(found):
+        if distinct and len(set(found)) != len(found):
             raise Malformed(f"{where} has an item twice")
         return found
 

@@ -59,7 +59,7 @@ class Root(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """A volume that the config names; `ref` as in the config, `repo` gives the salt. An image has no other name."""
+    """A volume that the config names; `ref` as in the config, `repo` gives the salt, and an image a name."""
 
     name: str
     repo: str
