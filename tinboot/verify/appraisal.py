@@ -16,18 +16,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, final
 
-from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
+from tinboot.formats.errors import Refused, TinbootError, Unavailable
 from tinboot.formats.snpreport import Report
 from tinboot.formats.snptcb import Line, decode, product_of
 from tinboot.verify import binding, chain, crl, platform, roots
 from tinboot.verify.advisories import Data, Finding
 from tinboot.verify.certificate import Certificate
 from tinboot.verify.chain import Endorsement
-from tinboot.verify.checks import Unchecked, Verdict, ask, named
+from tinboot.verify.checks import Unchecked, Verdict, ask, decisive, failure, unreached
 from tinboot.verify.crl import Revocations
 from tinboot.verify.policy import Policy
-
-_ORDER = (Malformed, Mismatch, Refused, Unavailable)
 
 _IDENTIFIERS = (
     *("measurement", "report_data", "host_data", "chip_id", "id_key_digest", "author_key_digest"),
@@ -100,29 +98,23 @@ class Appraisal:
     @property
     def failure(self) -> TinbootError | None:
         """The one that decides, the check's name in front; None where nothing failed."""
-        told = [verdict for verdict in self.verdicts if verdict.outcome is not None]
-        failed = [verdict for verdict in told if isinstance(verdict.outcome, TinbootError)]
-        for kind in _ORDER:
-            for verdict in failed:
-                if isinstance(verdict.outcome, kind):
-                    return named(verdict.id, verdict.outcome)
-        return None
+        return failure(decisive(self.verdicts))
 
     def accept(self) -> Accepted:
         """Raises what decides, unless every check passed or is unchecked by the policy's own word."""
-        if (failure := self.failure) is not None:
-            raise failure
+        if (found := self.failure) is not None:
+            raise found
         if self.endorsement is None:
             raise AssertionError("no check failed and the chain does not hold")
         return Accepted(_SEAL, self, self.endorsement)
 
     def fields(self) -> dict[str, object]:
         """For JSON: bytes in hex, times in RFC 3339. What a refused report states is not called a claim."""
-        failure = self.failure
+        decided = self.failure
         root = None if self.endorsement is None else self.endorsement.root
         return {
-            "accepted": failure is None,
-            "exit_code": 0 if failure is None else failure.exit_code,
+            "accepted": decided is None,
+            "exit_code": 0 if decided is None else decided.exit_code,
             "at": self.now.isoformat(),
             "policy": {
                 "name": self.policy.name,
@@ -142,7 +134,7 @@ class Appraisal:
                 }
                 for finding in self.advisories
             ],
-            "claims" if failure is None else "unverified": self.claims(),
+            "claims" if decided is None else "unverified": self.claims(),
         }
 
     def claims(self) -> dict[str, object]:
@@ -189,7 +181,7 @@ def appraise(
     else:
         verdicts, endorsement, line = _held(), known, known.line
     if endorsement is None:
-        verdicts += _unreached("the chain of certificates does not hold")
+        verdicts += unreached(binding.CHECKS, "the chain of certificates does not hold")
     else:
         revocations = _revocations(endorsements, policy, endorsement)
         verdicts += ask(binding.CHECKS, Subject(report, endorsement, now, revocations))
@@ -205,10 +197,6 @@ def appraise(
 def _held() -> tuple[Verdict, ...]:
     """An `Endorsement` is the proof that these passed."""
     return tuple(check.passed for check in chain.CHECKS)
-
-
-def _unreached(why: str) -> tuple[Verdict, ...]:
-    return tuple(Verdict(check, Unchecked(why)) for check in binding.CHECKS)
 
 
 def _revocations(

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from tinboot.formats.errors import TinbootError
+from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
 
 Subject_contra = TypeVar("Subject_contra", contravariant=True)
+
+#: What decides, when several fail: the most fundamental.
+ORDER = (Malformed, Mismatch, Refused, Unavailable)
 
 
 class Unchecked(NamedTuple):
@@ -74,6 +77,28 @@ def ask(checks: Iterable[Check[Subject_contra]], subject: Subject_contra) -> tup
             outcome = error
         verdicts.append(check.passed if outcome is None else Verdict(check, outcome))
     return tuple(verdicts)
+
+
+def decisive(verdicts: Iterable[Verdict]) -> Verdict | None:
+    """The failure that decides: the first of the most fundamental kind; None where nothing failed."""
+    failed = [verdict for verdict in verdicts if isinstance(verdict.outcome, TinbootError)]
+    for kind in ORDER:
+        for verdict in failed:
+            if isinstance(verdict.outcome, kind):
+                return verdict
+    return None
+
+
+def failure(verdict: Verdict | None) -> TinbootError | None:
+    """Its error, the check's name in front."""
+    if verdict is None or not isinstance(verdict.outcome, TinbootError):
+        return None
+    return named(verdict.id, verdict.outcome)
+
+
+def unreached(checks: Iterable[Check[Any]], why: str) -> tuple[Verdict, ...]:
+    """Of checks that could not be asked."""
+    return tuple(Verdict(check, Unchecked(why)) for check in checks)
 
 
 def require(verdicts: Iterable[Verdict]) -> None:

@@ -11,22 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 from tinboot.formats import gpureport
-from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
+from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError
 from tinboot.formats.gpuevidence import GpuEvidence
 from tinboot.formats.gpureference import ReferenceValues
 from tinboot.formats.gpureport import Report
 from tinboot.verify import gpu_binding, gpu_chain, gpu_ocsp, gpu_platform, gpu_roots
 from tinboot.verify.certificate import Certificate
-from tinboot.verify.checks import Check, Unchecked, Verdict, ask, named
+from tinboot.verify.checks import Check, Unchecked, Verdict, ask, decisive, failure, named, unreached
 from tinboot.verify.gpu_chain import Endorsement
 from tinboot.verify.gpu_ocsp import Limits, Response
 from tinboot.verify.gpu_platform import Versions
 from tinboot.verify.gpu_policy import Policy
-
-_ORDER = (Malformed, Mismatch, Refused, Unavailable)
 
 #: The only checks that an accepted GPU may not have passed: the policy or the driver's age says why.
 MAY_BE_UNCHECKED = frozenset({"nonce", "revocation", "architecture", "fwid", "count"})
@@ -99,17 +97,17 @@ class Appraisal:
     @property
     def decisive(self) -> Verdict | None:
         """The failure that decides; None where nothing failed."""
-        return _decisive(self.verdicts)
+        return decisive(self.verdicts)
 
     @property
     def failure(self) -> TinbootError | None:
         """Its error, the check's name in front."""
-        return _failure(self.decisive)
+        return failure(self.decisive)
 
     def accept(self) -> AcceptedGpu:
         """Raises what decides, unless every check passed or is unchecked by the policy's own word."""
-        if (failure := self.failure) is not None:
-            raise failure
+        if (found := self.failure) is not None:
+            raise found
         _nothing_skipped(self.verdicts)
         if self.endorsement is None or self.report is None:
             raise AssertionError("no check failed, and there is no endorsed report")
@@ -150,13 +148,13 @@ def _appraise(
         why = "the report cannot be read"
         verdicts += (
             Verdict(_REPORT_FORMAT, error),
-            *_unreached(gpu_binding.CHECKS, why),
-            *_unreached(gpu_platform.CHECKS, why),
+            *unreached(gpu_binding.CHECKS, why),
+            *unreached(gpu_platform.CHECKS, why),
         )
         return Appraisal(_SEAL, evidence, None, endorsement, None, verdicts)
     verdicts += (_REPORT_FORMAT.passed,)
     if endorsement is None:
-        verdicts += _unreached(gpu_binding.CHECKS, "the chain of certificates does not hold")
+        verdicts += unreached(gpu_binding.CHECKS, "the chain of certificates does not hold")
     else:
         limits = Limits(now, collateral.reference.created, policy.oldest_answer)
         verdicts += ask(
@@ -175,7 +173,7 @@ def _endorse(
         presented = gpu_chain.present(evidence.certificate, pinned)
     except Malformed as error:
         why = "the certificates cannot be read"
-        return (Verdict(_CHAIN_FORMAT, error), *_unreached(gpu_chain.CHECKS, why)), None
+        return (Verdict(_CHAIN_FORMAT, error), *unreached(gpu_chain.CHECKS, why)), None
     if known is not None and known.is_of(presented.chain, pinned):
         return (_CHAIN_FORMAT.passed, *(check.passed for check in gpu_chain.CHECKS)), known
     examined = gpu_chain.examine(presented)
@@ -224,23 +222,23 @@ class Appraisals:
     @property
     def decisive(self) -> Verdict | None:
         """Of any GPU, or of all together; the first of the most fundamental kind."""
-        return _decisive((*(v for gpu in self.gpus for v in gpu.verdicts), *self.verdicts))
+        return decisive((*(v for gpu in self.gpus for v in gpu.verdicts), *self.verdicts))
 
     @property
     def failure(self) -> TinbootError | None:
         """The check's name in front, and before it which GPU, where there are several."""
-        decisive = self.decisive
-        if (found := _failure(decisive)) is None:
+        decided = self.decisive
+        if (found := failure(decided)) is None:
             return None
         for number, gpu in enumerate(self.gpus):
-            if len(self.gpus) > 1 and any(verdict is decisive for verdict in gpu.verdicts):
+            if len(self.gpus) > 1 and any(verdict is decided for verdict in gpu.verdicts):
                 return named(f"GPU {number}", found)
         return found
 
     def accept(self) -> AcceptedGpus:
         """Raises what decides, unless every check passed or is unchecked by the policy's own word."""
-        if (failure := self.failure) is not None:
-            raise failure
+        if (found := self.failure) is not None:
+            raise found
         _nothing_skipped(self.verdicts)
         return AcceptedGpus(_SEAL, self, tuple(gpu.accept() for gpu in self.gpus))
 
@@ -325,26 +323,7 @@ def _own(responses: Sequence[Response], evidence: GpuEvidence, used: set[int]) -
     return found
 
 
-def _unreached(checks: Iterable[Check[Any]], why: str) -> tuple[Verdict, ...]:
-    return tuple(Verdict(check, Unchecked(why)) for check in checks)
-
-
 def _nothing_skipped(verdicts: Iterable[Verdict]) -> None:
     for verdict in verdicts:
         if verdict.outcome is not None and verdict.id not in MAY_BE_UNCHECKED:
             raise AssertionError(f"no check failed, and {verdict.id} was not asked")
-
-
-def _decisive(verdicts: Iterable[Verdict]) -> Verdict | None:
-    failed = [verdict for verdict in verdicts if isinstance(verdict.outcome, TinbootError)]
-    for kind in _ORDER:
-        for verdict in failed:
-            if isinstance(verdict.outcome, kind):
-                return verdict
-    return None
-
-
-def _failure(verdict: Verdict | None) -> TinbootError | None:
-    if verdict is None or not isinstance(verdict.outcome, TinbootError):
-        return None
-    return named(verdict.id, verdict.outcome)
