@@ -58,16 +58,17 @@ EVIDENCE = "/.well-known/tinfoil-attestation"
 HPKE_KEYS = "/.well-known/hpke-keys"
 CERTIFICATE = "/.well-known/tinfoil-certificate"
 
+_TLS: dict[int, ec.EllipticCurvePrivateKey] = {}
+_HPKE: dict[int, X25519PrivateKey] = {}
 
-@cache
+
 def tls_key(number: int = 0) -> ec.EllipticCurvePrivateKey:
-    """One for each number."""
-    return ec.generate_private_key(ec.SECP384R1())
+    """One for each number, the same as long as the process lives."""
+    return _TLS.setdefault(number, ec.generate_private_key(ec.SECP384R1()))
 
 
-@cache
 def hpke_key(number: int = 0) -> X25519PrivateKey:
-    return X25519PrivateKey.generate()
+    return _HPKE.setdefault(number, X25519PrivateKey.generate())
 
 
 def spki_sha256(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -194,7 +195,7 @@ class Host:
     def __init__(self, guest: Guest | None = None, *, tls: bool = True) -> None:
         self.guest = guest or Guest()
         self.answers: dict[str, Respond] = {}
-        self.instead: Callable[[socket.socket], None] | None = None
+        self.instead: Callable[[socket.socket], object] | None = None
         self.context = _server_context(self.guest) if tls else None
         self.seen: list[Request] = []
         self.connections = 0

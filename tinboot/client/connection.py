@@ -95,6 +95,9 @@ def tls_context() -> ssl.SSLContext:
     found.minimum_version = ssl.TLSVersion.TLSv1_3
     found.check_hostname = False
     found.verify_mode = ssl.CERT_NONE
+    # an end without close_notify is an error (RFC 8446, 6.1): who is in between could cut off an answer that
+    # ends with its connection. CPython sets the option of its own accord (Modules/_ssl.c)
+    found.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     return found
 
 
@@ -181,8 +184,7 @@ class Stream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         """Raises what `PeerKey.check` raises, before the caller gets anything that it could write to."""
         try:
-            # of the whole handshake, CPython's Modules/_ssl.c. An end without close_notify is an error
-            # (RFC 8446, 6.1): who is in between could cut off an answer that ends with its connection
+            # of the whole handshake (CPython's Modules/_ssl.c)
             self._socket.settimeout(_shorter(timeout, self._deadline, httpcore.ConnectTimeout))
             sock = ssl_context.wrap_socket(
                 self._socket, server_hostname=server_hostname, suppress_ragged_eofs=False
