@@ -45,7 +45,7 @@ class Origin(NamedTuple):
 class Busy(Unavailable):
     """The host answers later: 429 or 503. `after`: seconds, where it says so (RFC 9110, 10.2.3)."""
 
-    def __init__(self, message: str, hint: str, after: float | None) -> None:
+    def __init__(self, message: str, hint: str = "", after: float | None = None) -> None:
         super().__init__(message, hint)
         self.after = after
 
