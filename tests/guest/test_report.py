@@ -174,6 +174,7 @@ def test_a_good_boot(machine: list[str], tmp_path: Path, monkeypatch: pytest.Mon
     assert bootreport.parse(line) == bootreport.BootReport(SEALED, *good)
     assert (tmp_path / "report").read_bytes() == good.report
     assert (tmp_path / "certificates").read_bytes() == b""
+    assert report.kept(tmp_path) == good
 
 
 @pytest.mark.parametrize(

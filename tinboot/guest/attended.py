@@ -70,18 +70,26 @@ def attend(work: Work, seconds: Callable[[str], float], between: float = 30.0) -
 
     Raises the `Refusal` that `work` raises, `Overdue` and `Broken`.
     """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _do(writer, work)
-    os.close(writer)
+    child, reader = begin(work)
     try:
         return _hear(reader, seconds, between)
     finally:
         os.close(reader)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, os.WNOHANG)  # and no wait for it: it may hang in the kernel
+
+
+def begin(work: Work) -> tuple[int, int]:
+    """The process, and the pipe from which it is heard, for whoever attends to it in another way: lines of
+    `{"begin":[number,name]}` and `{"end":number}`, the last of `result`, `refused` or `failed`.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _do(writer, work)
+    os.close(writer)
+    return child, reader
 
 
 def _hear(reader: int, seconds: Callable[[str], float], between: float) -> object:

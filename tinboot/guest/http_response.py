@@ -48,8 +48,8 @@ def problem(status: int, detail: str = "", **more: str) -> Response:
     return Response(status, body, "application/problem+json", fields)
 
 
-def render(response: Response, now: float, *, head: bool, last: bool) -> bytes:
-    """`head`: the answer to HEAD, which has no body. `last`: the connection ends with it."""
+def head(response: Response, now: float, *, last: bool) -> bytes:
+    """What stands before the body. `last`: the connection ends with the answer."""
     fields = [
         ("Date", date(now)),
         ("Content-Type", response.media_type),
@@ -62,8 +62,7 @@ def render(response: Response, now: float, *, head: bool, last: bool) -> bytes:
         fields.append(("Connection", "close"))
     lines = [f"HTTP/1.1 {response.status} {REASONS[response.status]}"]
     lines += [f"{name}: {value}" for name, value in fields]
-    text = "\r\n".join((*lines, "", "")).encode("ascii")
-    return text if head else text + response.body
+    return "\r\n".join((*lines, "", "")).encode("ascii")
 
 
 def date(now: float) -> str:

@@ -65,11 +65,14 @@ class Nvml:
                 raise Refusal("gpu-nvml-malformed", f"{told} answers what is no text") from None
 
 
-def collect(nvml: Nvml, gpus: int, architecture: str, nonce: bytes) -> Collected:
-    """Looks at the system's state, then takes every GPU's evidence for `nonce`, all at the same time."""
+def collect(nvml: Nvml, gpus: int, architecture: str, nonce: bytes, *, ready: bool = False) -> Collected:
+    """Looks at the system's state, then takes every GPU's evidence for `nonce`, all at the same time.
+
+    `ready`: whether the GPUs have been told to take work.
+    """
     nvml("nvmlInitWithFlags", 0)
     driver = nvml("nvmlSystemGetDriverVersion")
-    _check_state(nvml)
+    _check_state(nvml, ready)
     count = nvml("nvmlDeviceGetCount")
     if count != gpus:
         raise Refusal("gpu-count", f"the driver finds {count} GPUs, the config asks for {gpus}")
@@ -111,8 +114,10 @@ def _make_ready(nvml: Nvml) -> None:
         raise Refusal("gpu-ready-failed", f"the ready state is {found} after it was set to {_READY}")
 
 
-def _check_state(nvml: Nvml) -> None:
-    """Of the whole machine: confidential computing, in production, each GPU alone, and none ready yet."""
+def _check_state(nvml: Nvml, ready: bool) -> None:
+    """Of the whole machine: confidential computing, in production, each GPU alone, and none ready too early,
+    or no longer.
+    """
     state = nvml("nvmlSystemGetConfComputeState")
     settings = pynvml.c_nvmlSystemConfComputeSettings_v1_t()
     status = nvml("nvmlSystemGetConfComputeSettings", byref(settings))
@@ -127,9 +132,11 @@ def _check_state(nvml: Nvml) -> None:
             raise Refusal("gpu-devtools", f"the mode of developer tools is {told.devToolsMode}, off is 0")
     if settings.multiGpuMode != _NO_MULTI_GPU:
         raise Refusal("gpu-multi-gpu", f"the multi-GPU mode is {settings.multiGpuMode}, none is 0")
-    ready = nvml("nvmlSystemGetConfComputeGpusReadyState")
-    if ready != _NOT_READY:
-        raise Refusal("gpu-ready-early", f"the ready state is {ready} before any GPU was verified")
+    found = nvml("nvmlSystemGetConfComputeGpusReadyState")
+    if ready and found != _READY:
+        raise Refusal("gpu-ready-failed", f"the ready state is {found}, and was set to {_READY}")
+    if not ready and found != _NOT_READY:
+        raise Refusal("gpu-ready-early", f"the ready state is {found} before any GPU was verified")
 
 
 def _evidence(nvml: Nvml, index: int, handle: object, nonce: bytes) -> Gpu:

@@ -44,7 +44,7 @@ KEPT = Path("/run/tinboot-report")
 #: Seconds for the whole of it, calls that never come back included.
 DEADLINE = 30.0
 
-_REASONS = {
+REASONS = {
     NoDevice: "report-unavailable",
     Busy: "report-busy",
     NoAnswer: "report-timeout",
@@ -93,7 +93,7 @@ def within(seconds: float, work: Callable[[], Evidence]) -> Evidence:
         raise RuntimeError("the process that asks the device ended without a word")
     fields = json.loads(data)
     if "error" in fields:
-        kind = next((kind for kind in _REASONS if kind.__name__ == fields["error"]), RuntimeError)
+        kind = next((kind for kind in REASONS if kind.__name__ == fields["error"]), RuntimeError)
         raise kind(fields["detail"])
     return Evidence(fields["provider"], *(base64.b64decode(fields[n]) for n in ("report", "certificates")))
 
@@ -134,9 +134,18 @@ def judge(evidence: Evidence, report_data: bytes) -> None:
 
 
 def keep(evidence: Evidence, folder: Path) -> None:
-    """Two files that the root alone reads."""
-    for name, data in (("report", evidence.report), ("certificates", evidence.certificates)):
-        (folder / name).write_bytes(data)
+    """A file for each part, which the root alone reads."""
+    for name, data in evidence._asdict().items():
+        (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def kept(folder: Path = KEPT) -> Evidence:
+    """What `keep` left there."""
+    return Evidence(
+        (folder / "provider").read_text("ascii"),
+        (folder / "report").read_bytes(),
+        (folder / "certificates").read_bytes(),
+    )
 
 
 def main() -> None:
@@ -151,7 +160,7 @@ def main() -> None:
     except Refusal as refusal:
         halt(Halt(HOOK, refusal.reason, refusal.detail))
     except EvidenceError as error:
-        halt(Halt(HOOK, _REASONS[type(error)], str(error)))
+        halt(Halt(HOOK, REASONS[type(error)], str(error)))
     except BaseException as error:  # whatever it is, the machine does not stay up without a report
         halt(Halt(HOOK, "report-failed", f"{type(error).__name__}: {error}"))
 
