@@ -10,9 +10,9 @@ import httpcore
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fake_host import Guest, Host, spki_sha256, tls_key
 from hypothesis import given
 from hypothesis import strategies as st
+from served_guest import Guest, Host, spki_sha256, tls_key
 
 from tinboot.client import connection
 from tinboot.client.connection import Address, Backend, Deadline, PeerKey, tls_context

@@ -6,11 +6,11 @@ import gzip
 import socket
 from collections.abc import Callable
 
-import fake_host
 import pytest
-from fake_host import Answer, Guest, Host
+import served_guest
 from hypothesis import given
 from hypothesis import strategies as st
+from served_guest import Answer, Guest, Host
 
 from tinboot.client import fetch
 from tinboot.client.connection import Address, PeerKey
@@ -30,7 +30,7 @@ def test_an_answer_and_one_connection_for_several() -> None:
     with Host() as host, Conversation(host.origin, SECONDS) as conversation:
         assert conversation.get("/x", 100) == b"answer to "
         assert conversation.get("/y", 100) == b"answer to "
-        assert conversation.peer.expected == fake_host.spki_sha256(host.guest.tls)
+        assert conversation.peer.expected == served_guest.spki_sha256(host.guest.tls)
         assert host.connections == 1
         assert 0 < conversation.left <= SECONDS
     assert [request.target for request in host.seen] == ["/x", "/y"]
@@ -47,7 +47,7 @@ def test_a_second_connection_has_the_same_key() -> None:
     with Host() as host, Conversation(host.origin, SECONDS) as conversation:
         host.answers["/x"] = lambda _: Answer(b"", headers=(("Connection", "close"),))
         conversation.get("/x", 100)
-        host.context = fake_host._server_context(Guest(tls=fake_host.tls_key(1)))
+        host.context = served_guest.server_context(Guest(tls=served_guest.tls_key(1)))
         with pytest.raises(Mismatch, match="tls-key"):
             conversation.get("/y", 100)
 
@@ -184,7 +184,7 @@ def test_a_hundred_megabytes() -> None:
         sock.sendall(HEAD + b"Connection: close\r\n\r\n")
         for _ in range(100):
             sock.sendall(bytes(1 << 20))
-        host.seen.append(fake_host.Request("", "all of it was taken", {}, b""))
+        host.seen.append(served_guest.Request("", "all of it was taken", {}, b""))
 
     with Host() as host:
         host.instead = instead

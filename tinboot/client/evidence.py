@@ -28,7 +28,7 @@ _TRIES = 4
 
 class Evidence(NamedTuple):
     """`tls`: SHA-256 of the SubjectPublicKeyInfo of the connection's key. `certificate`: that key's, DER, as
-    the handshake showed it; `published`: PEM, as the host gives it out. `hpke`: the raw key that it gives out.
+    the handshake showed it; `published`: PEM, as the host gives it out. `hpke`: the raw key it gives out.
     """
 
     nonce: bytes

@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, final
+from typing import Self, final
 
 import httpcore
 import httpx
 
 from tinboot.client.connection import Backend, PeerKey, tls_context
 from tinboot.client.fetch import HTTPS
+from tinboot.client.verified import Verified
 from tinboot.formats.errors import Refused
-
-if TYPE_CHECKING:
-    from tinboot.client.verified import Verified
 
 _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (httpcore.ConnectTimeout, httpx.ConnectTimeout),
@@ -40,6 +38,8 @@ class Transport(httpx.BaseTransport):
     """Bound to the TLS key of one verification. `Verified.transport` makes one."""
 
     def __init__(self, verified: Verified, *, http2: bool = True) -> None:
+        if not isinstance(verified, Verified):
+            raise TypeError("a transport is made of a verified host")
         self.origin = verified.origin
         self.tls_key = verified.tls_key
         self._pool = httpcore.ConnectionPool(
