@@ -182,14 +182,14 @@ def _decode(where: str, data: bytes, limit: int) -> object:
 
 def _shallow(where: str, value: object) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         inner: list[object] = []
         for item in level:
             if isinstance(item, dict):
                 inner += item.values()
             elif isinstance(item, list):
                 inner += item
-        level = inner
+        level = [item for item in inner if isinstance(item, dict | list)]
         if not level:
             return
     raise Malformed(f"{where} is nested deeper than {MAX_DEPTH} objects and arrays")
