@@ -8,22 +8,16 @@ takes from the input, are set in the image: 0755 for directories and what is exe
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
-from tinboot.builder import erofs_tree
+from tinboot.builder import erofs_image, erofs_tree
+from tinboot.builder.erofs_image import Progress
 from tinboot.builder.tools import Tool
 from tinboot.builder.weights_source import Source, SourceFile
-from tinboot.formats import erofs
 from tinboot.formats.errors import Malformed, Unavailable
 from tinboot.formats.verity import BLOCK
-
-#: Called with the bytes written so far.
-Progress = Callable[[int], None]
 
 
 def write_image(
@@ -34,25 +28,13 @@ def write_image(
 
     Raises Unavailable if mkfs.erofs fails or a source file changes, OSError on I/O errors.
     """
-    _require_space(content, staging.parent.parent)
+    need = sum(-(-f.size // BLOCK) * BLOCK for f in content.files)
+    erofs_image.require_space(need, len(content.files), staging.parent.parent)
     copied = _stage(content, staging)
     # -x-1: extended attributes (SELinux labels, notes of a download) are no part of a model
     options = ["--quiet", "-x-1", "--all-root", "-T0", f"-U{uuid}"]
-    _run([*mkfs.argv, *options, str(made), str(staging)], made, progress)
+    erofs_image.run([*mkfs.argv, *options, str(made), str(staging)], made, progress)
     _finish_image(made, uuid, content, copied)
-
-
-def _require_space(content: Source, folder: Path) -> None:
-    """Says early what would otherwise be found after hours; leaves 1 % and 1 MiB for tree and metadata."""
-    state = os.statvfs(folder)
-    free = state.f_bavail * state.f_frsize
-    need = sum(-(-f.size // BLOCK) * BLOCK for f in content.files)
-    need += need // 100 + (1 << 20) + 128 * len(content.files)
-    if free < need:
-        raise Unavailable(
-            f"the volume needs {need} bytes and the file system of {folder} has {free} left",
-            "free some, or choose another place with -o",
-        )
 
 
 def _stage(content: Source, staging: Path) -> list[SourceFile]:
@@ -78,35 +60,6 @@ def _stage(content: Source, staging: Path) -> list[SourceFile]:
     return copied
 
 
-def _run(command: list[str], made: Path, progress: Progress | None) -> None:
-    """Runs mkfs.erofs; the growth of its output is the progress. Its environment is empty."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={"LC_ALL": "C"},
-    ) as child:
-        try:
-            while True:
-                try:
-                    said, _ = child.communicate(timeout=0.1)
-                    break
-                except subprocess.TimeoutExpired:
-                    if progress:
-                        progress(made.stat().st_size if made.exists() else 0)
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode:
-        if "No space left" in said:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        raise Unavailable(f"mkfs.erofs failed ({child.returncode}): {' / '.join(lines[-2:])[:400]}")
-
-
 def _finish_image(made: Path, uuid: str, content: Source, copied: list[SourceFile]) -> None:
     """Sets modes, fills the stand-ins, pads; then the file is as long as its file system says."""
     executable = {file.name: file.executable for file in content.files}
@@ -121,17 +74,9 @@ def _finish_image(made: Path, uuid: str, content: Source, copied: list[SourceFil
         for file in copied:
             _fill(fd, nodes[file.name], file)
         erofs_tree.write_checksum(fd)
-        size = os.fstat(fd).st_size
-        os.ftruncate(fd, size + -size % BLOCK)
-        found = erofs.parse_superblock(os.pread(fd, BLOCK, 0))
+        erofs_image.complete(fd, uuid)
     finally:
         os.close(fd)
-    blocks = -(-size // BLOCK)
-    if (found.blocks, found.uuid) != (blocks, uuid):
-        raise Malformed(
-            f"mkfs.erofs wrote a file system of {found.blocks} blocks, UUID {found.uuid}, "
-            f"into {blocks} blocks for UUID {uuid}: a guest would refuse it"
-        )
 
 
 def _fill(fd: int, node: erofs_tree.Node, file: SourceFile) -> None:

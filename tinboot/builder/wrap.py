@@ -40,20 +40,23 @@ class Volume:
     ref: VolumeRef
     salt: str
     size: int
-    files: int
+    files: int | None
     tools: dict[str, str]
+    #: What the config calls the identity: "repo" of a model, or "image".
+    key: str = "repo"
 
     def fields(self) -> dict[str, str | int | dict[str, str]]:
         """What the sidecar and `--json` say."""
+        counted = {} if self.files is None else {"files": self.files}
         return {
-            "repo": self.identity,
+            self.key: self.identity,
             "mpk": str(self.ref),
             "root_hash": self.ref.root_hash,
             "hash_offset": self.ref.hash_offset,
             "uuid": self.ref.uuid,
             "salt": self.salt,
             "size": self.size,
-            "files": self.files,
+            **counted,
             "tools": self.tools,
         }
 
@@ -95,12 +98,19 @@ def wrap(
     Raises Refused for an existing `out` without `force`, Unavailable for a missing tool, unreadable file
     or full disk.
     """
+    return publish_volume(
+        out, force, lambda folder: make(content, identity, folder, jobs=jobs, progress=progress)
+    )
+
+
+def publish_volume(out: Path, force: bool, make: Callable[[Path], tuple[Path, Volume]]) -> Volume:
+    """Has `make` write the volume into a folder beside `out`, then gives it and its sidecar their names."""
     sidecar = sidecar_of(out)
     for path in (out, sidecar):
         if os.path.lexists(path) and not force:
             raise exists_already(path)
     with scratch(out) as folder:
-        made, volume = make(content, identity, folder, jobs=jobs, progress=progress)
+        made, volume = make(folder)
         write_whole(sidecar, (json.dumps(volume.fields(), indent=2) + "\n").encode(), force=force)
         try:
             publish(made, out, force=force)
@@ -116,26 +126,31 @@ def make(
     """The same without final names: writes into the empty `folder` and returns the file."""
     check_identity(identity)
     mkfs = find_tool("mkfs.erofs")
-    tools = {mkfs.name: version(mkfs)}
     uuid = uuid_for(identity)
     made = folder / "volume"
-
-    def report(stage: str, total: int) -> Callable[[int], None] | None:
-        return progress and (lambda done: progress(stage, min(done, total), total))
-
     hashtree.prepare(content.size)
     try:
-        write_image(content, uuid, mkfs, made, folder / "tree", report(FILE_SYSTEM, content.size))
-        size = made.stat().st_size
-        with _written_back(made):
-            verity = hashtree.append_tree(
-                made, salt_for(identity), uuid, jobs=jobs, progress=report(HASH_TREE, size)
-            )
+        shown = staged(progress, FILE_SYSTEM, content.size)
+        write_image(content, uuid, mkfs, made, folder / "tree", shown)
+        ref = append_tree(made, identity, jobs=jobs, progress=progress)
     except OSError as error:
         raise unavailable(error, folder.parent) from error
-    ref = VolumeRef(verity.root_hash, size, uuid)
-    volume = Volume(identity, ref, verity.salt, made.stat().st_size, len(content.files), tools)
-    return made, volume
+    size, tools = made.stat().st_size, {mkfs.name: version(mkfs)}
+    return made, Volume(identity, ref, salt_for(identity), size, len(content.files), tools)
+
+
+def append_tree(made: Path, identity: str, *, jobs: int | None, progress: Progress | None) -> VolumeRef:
+    """The hash tree behind the file system in `made`, whose UUID is that of `identity`."""
+    size, uuid = made.stat().st_size, uuid_for(identity)
+    with _written_back(made):
+        shown = staged(progress, HASH_TREE, size)
+        verity = hashtree.append_tree(made, salt_for(identity), uuid, jobs=jobs, progress=shown)
+    return VolumeRef(verity.root_hash, size, uuid)
+
+
+def staged(progress: Progress | None, stage: str, total: int) -> Callable[[int], None] | None:
+    """`progress` for one stage."""
+    return progress and (lambda done: progress(stage, min(done, total), total))
 
 
 @contextmanager

@@ -37,8 +37,12 @@ class Sidecar:
     fields: dict[str, str | int | dict[str, str]]
 
     @property
-    def repo(self) -> str:
-        return str(self.fields["repo"])
+    def key(self) -> str:
+        return "image" if "image" in self.fields else "repo"
+
+    @property
+    def identity(self) -> str:
+        return str(self.fields[self.key])
 
     @property
     def tools(self) -> dict[str, str]:
@@ -57,9 +61,11 @@ def read_sidecar(volume: Path) -> Sidecar | None:
     except OSError as error:
         raise unavailable(error, path) from error
     members = parse_object(str(path), data, 1 << 20)
-    fields: dict[str, str | int | dict[str, str]] = {"repo": members.text("repo", 1024)}
+    key = "image" if members.has("image") else "repo"
+    numbers = ("hash_offset", "size") if key == "image" else ("hash_offset", "size", "files")
+    fields: dict[str, str | int | dict[str, str]] = {key: members.text(key, 1024)}
     fields |= {name: members.text(name) for name in ("mpk", "root_hash", "uuid", "salt")}
-    fields |= {name: members.integer(name, 1, 1 << 62) for name in ("hash_offset", "size", "files")}
+    fields |= {name: members.integer(name, 1, 1 << 62) for name in numbers}
     fields["tools"] = _tools(members.record("tools"))
     members.end()
     return Sidecar(path, fields)
@@ -75,6 +81,7 @@ def check(
     *,
     expect: VolumeRef | None = None,
     sidecar: Sidecar | None = None,
+    key: str = "repo",
     source: Path | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
@@ -84,9 +91,10 @@ def check(
     Without `expect` and `sidecar` it is only shown that the file agrees with itself and with `identity`:
     the root hash in the result is then for the caller to compare.
     """
-    check_identity(identity)
+    if key == "repo":
+        check_identity(identity)
     try:
-        found = _check_file(volume, identity, expect, sidecar, jobs, progress)
+        found = _check_file(volume, identity, key, expect, sidecar, jobs, progress)
         if source is not None:
             _check_source(volume, found, scan(source), jobs, progress)
     except OSError as error:
@@ -97,6 +105,7 @@ def check(
 def _check_file(
     volume: Path,
     identity: str,
+    key: str,
     expect: VolumeRef | None,
     sidecar: Sidecar | None,
     jobs: int | None,
@@ -104,8 +113,8 @@ def _check_file(
 ) -> Volume:
     salt, uuid = salt_for(identity), uuid_for(identity)
     if sidecar is not None:
-        if sidecar.repo != identity:
-            raise Mismatch(f"{sidecar.path} is of {sidecar.repo}, not of {identity}")
+        if (sidecar.key, sidecar.identity) != (key, identity):
+            raise Mismatch(f"{sidecar.path} is of {sidecar.identity}, not of {identity}")
         try:
             expect = expect or parse_volume_ref(str(sidecar.fields["mpk"]))
         except ValueError as error:
@@ -130,16 +139,20 @@ def _check_file(
     hashtree.verify_tree(volume, verity, uuid, jobs=jobs, progress=report)
     if head.uuid != uuid:
         raise Mismatch(f"{volume}: the file system has the UUID {head.uuid}; that of {identity} is {uuid}")
-    fd = os.open(volume, os.O_RDONLY)
-    try:
-        files = sum(stat.S_ISREG(node.mode) for node in erofs_tree.read_tree(fd))
-    finally:
-        os.close(fd)
-    found = Volume(identity, expect, salt, size, files, sidecar.tools if sidecar else {})
+    files = _count(volume) if key == "repo" else None
+    found = Volume(identity, expect, salt, size, files, sidecar.tools if sidecar else {}, key)
     for name, value in found.fields().items():
         if sidecar is not None and sidecar.fields[name] != value:
             raise Mismatch(f"{sidecar.path}: {name} is {sidecar.fields[name]}; the volume's is {value}")
     return found
+
+
+def _count(volume: Path) -> int:
+    fd = os.open(volume, os.O_RDONLY)
+    try:
+        return sum(stat.S_ISREG(node.mode) for node in erofs_tree.read_tree(fd))
+    finally:
+        os.close(fd)
 
 
 def _superblock(volume: Path) -> erofs.Superblock:
