@@ -99,7 +99,7 @@ class Layout:
         config: Mapping[str, object] | None = None,
         manifest: Mapping[str, object] | None = None,
     ) -> Made:
-        """Adds an image of these layers' tars, but not to the index; `config`, `manifest`: members to replace."""
+        """Adds an image of these layers' tars, not to the index; `config`, `manifest`: members to replace."""
         suffix = f"+{how}" if how else ""
         described = [self.add(blob(LAYER + suffix, compressed(data, how))) for data in layers]
         configuration = {
