@@ -38,6 +38,7 @@ _INPUTS = (
     "tinboot/builder/payload.py",
     "tinboot/builder/sbom.py",
     "tinboot/builder/wheels.py",
+    "tinboot/ehbp",
     "tinboot/formats",
     "tinboot/guest",
     "tinboot/verify",
