@@ -231,9 +231,9 @@ class Host:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._listening.close()
-        for thread in self._threads:
+        for thread in self._threads:  # the first is the one that starts the others
             thread.join()
+        self._listening.close()
 
     def stopped(self, seconds: float = 0.0) -> bool:
         """For `instead`: waits so long, or until the test is over."""

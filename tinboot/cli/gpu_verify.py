@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import click
 
@@ -22,8 +22,6 @@ from tinboot.verify.gpu_appraisal import Appraisal, Appraisals, Collateral
 from tinboot.verify.gpu_policy import Policy
 
 VALUES = "reference-values.json"  # in a folder that `tinboot gpu pin` made
-
-_REVOCATION = Unchecked("no OCSP answers are demanded; --revocation ocsp with --ocsp FILE does")
 
 T = TypeVar("T")
 
@@ -79,14 +77,13 @@ def command(
     if as_json and as_claims:
         raise click.UsageError("give --json or --claims, not both")
     items = _within(evidence, lambda: gpuevidence.parse(read(evidence)))
-    values = gpureference.merge(*(_reference(path) for path in reference))
-    pinned = gpu_roots.NVIDIA if trust_root is None else (*gpu_roots.NVIDIA, _root(trust_root))
-    word = next((word for word, name in ARCHITECTURES.items() if name == architecture), None)
+    values = gpureference.merge(*(reference_of(path) for path in reference))
+    pinned = gpu_roots.NVIDIA if trust_root is None else (*gpu_roots.NVIDIA, trusted(trust_root))
     policy = Policy(
-        Unchecked("no --architecture was given") if word is None else word,
+        architecture_of(architecture, "--architecture"),
         Unchecked("no --count was given") if count is None else count,
         Unchecked("no --nonce was given: the reports may be of any time") if nonce is None else nonce,
-        "ocsp" if revocation == "ocsp" else _REVOCATION,
+        revocation_of(revocation, "--revocation ocsp with --ocsp FILE"),
     )
     collateral = Collateral(values, tuple(read(path) for path in ocsp), pinned)
     result = gpu_appraisal.appraise_all(items, collateral, policy, at)
@@ -109,14 +106,27 @@ def _within(path: Path, act: Callable[[], T]) -> T:
         raise type(error)(f"{path}: {error.message}", error.hint) from error
 
 
-def _reference(path: Path) -> ReferenceValues:
+def architecture_of(name: str | None, option: str) -> str | Unchecked:
+    """The evidence's word for the option's."""
+    if name is None:
+        return Unchecked(f"no {option} was given")
+    return next(word for word, known in ARCHITECTURES.items() if known == name)
+
+
+def revocation_of(word: str, option: str) -> Literal["ocsp"] | Unchecked:
+    return "ocsp" if word == "ocsp" else Unchecked(f"no OCSP answers are demanded; {option} does")
+
+
+def reference_of(path: Path) -> ReferenceValues:
+    """Of a file, or of a folder that `tinboot gpu pin` made."""
     file = path / VALUES if path.is_dir() else path
     if not file.exists():
         raise Unavailable(f"{file}: there are no reference values", "make them: tinboot gpu pin")
     return _within(file, lambda: gpureference.parse(read(file)))
 
 
-def _root(path: Path) -> str:
+def trusted(path: Path) -> str:
+    """A root's fingerprint, with a warning where it is not NVIDIA's."""
     root = _within(path, lambda: gpu_roots.one_root(read(path)))
     if not gpu_roots.is_nvidias(root.fingerprint):
         name = root.common_name
@@ -125,13 +135,7 @@ def _root(path: Path) -> str:
 
 
 def _show(result: Appraisals) -> None:
-    """Each GPU's checks and what it is, then what concerns them all; 80 columns wide."""
-    refused = "" if result.failure is None else ", NOT VERIFIED"
-    for number, gpu in enumerate(result.gpus):
-        click.echo(wrapped(f"GPU {number}: {_named(gpu)}{refused}"))
-        show(gpu.verdicts)
-    click.echo("all GPUs:")
-    show(result.verdicts)
+    show_gpus(result)
     if (failure := result.failure) is not None:
         click.echo(f"{click.style('refused', fg='red', bold=True)} with exit code {failure.exit_code}")
         return
@@ -139,8 +143,23 @@ def _show(result: Appraisals) -> None:
     made = result.collateral.reference.created
     many = "1 GPU" if len(result.gpus) == 1 else f"{len(result.gpus)} GPUs"
     click.echo(f"{word}: {many}, by reference values of {made:%Y-%m-%d}")
+    say_whose(result)
+
+
+def say_whose(result: Appraisals) -> None:
+    """A line where a root is not NVIDIA's."""
     if not all(gpu.endorsement and gpu_roots.is_nvidias(gpu.endorsement.root) for gpu in result.gpus):
         click.echo("but by a TEST ROOT: nothing of this says that there is a GPU of NVIDIA's")
+
+
+def show_gpus(result: Appraisals) -> None:
+    """Each GPU's checks and what it is, then what concerns them all; 80 columns wide."""
+    refused = "" if result.failure is None else ", NOT VERIFIED"
+    for number, gpu in enumerate(result.gpus):
+        click.echo(wrapped(f"GPU {number}: {_named(gpu)}{refused}"))
+        show(gpu.verdicts)
+    click.echo("all GPUs:")
+    show(result.verdicts)
 
 
 def _named(gpu: Appraisal) -> str:

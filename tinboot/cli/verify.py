@@ -1,4 +1,7 @@
-"""`tinboot verify`: appraises evidence; nothing is fetched, everything comes from files."""
+"""`tinboot verify`: appraises evidence, of a host or in a file.
+
+`verify HOST` is verify_host.py's; `verify report` fetches nothing, everything comes from files.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,38 @@ def _print_policy(ctx: click.Context, _param: click.Parameter, value: str | None
         ctx.exit()
 
 
-@click.group()
+class _Commands(click.Group):
+    """`report` by name; whatever else stands first is a host, or an option of verifying one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {"report", "host", "-h", "--help"}:
+            args = ["host", *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_LINES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "host":
+            from tinboot.cli import verify_host  # noqa: PLC0415 - a report in a file needs no network library
+
+            return verify_host.command
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_LINES.items()))
+
+
+_LINES = {
+    "host": "What a host says of itself; the word may be left out.",
+    "report": "An attestation report in a file.",
+}
+
+
+@click.group(cls=_Commands, subcommand_metavar="[host] HOST[:PORT] | report FILE")
 def command() -> None:
-    """Appraise evidence with endorsements, a policy and a time; nothing is fetched.
+    """Appraise evidence with endorsements, a policy and a time.
 
     Exit codes: 0 accepted, 3 malformed, 4 signature or endorsement, 5 against the policy, 6 cannot tell.
     """
@@ -80,11 +112,9 @@ def report(
     Certificates are PEM or DER. Without --measurement and --report-data the result says only that a genuine
     guest of some kind made the report at some time.
     """
-    if policy_file is not None and profile is not None:
-        raise click.UsageError("give --policy or --profile, not both")
     parsed = snpreport.parse(read(report))
     endorsements = _endorsements(parsed, vek, certs, chain, crl, trust_root)
-    demanded = _policy(policy_file, profile).allowing(*products)
+    demanded = policy_of(policy_file, profile).allowing(*products)
     demanded = demanded.pinned(measurement=measurement, report_data=report_data, host_data=host_data)
     result = appraisal.appraise(parsed, endorsements, demanded, advisories.shipped(), at)
     if as_json:
@@ -94,7 +124,10 @@ def report(
     result.accept()
 
 
-def _policy(file: Path | None, profile: str | None) -> Policy:
+def policy_of(file: Path | None, profile: str | None) -> Policy:
+    """Of a file, else a shipped one."""
+    if file is not None and profile is not None:
+        raise click.UsageError("give --policy or --profile, not both")
     if file is None:
         return policy.shipped(profile or "baseline")
     return policy.load(str(file), read(file))
@@ -109,13 +142,10 @@ def _endorsements(
     trust_root: Path | None,
 ) -> Endorsements:
     # first what the user names: a table is the host's, and the first of a name counts
-    offered: list[Certificate] = [] if chain is None else [*_certificates(chain)]
-    own = None if vek is None else _one(vek)
+    offered: list[Certificate] = [] if chain is None else [*certificates(chain)]
+    own = None if vek is None else one(vek)
     if certs is not None:
-        try:
-            table = certtable.parse(read(certs))
-        except Malformed as error:
-            raise Malformed(f"{certs}: {error.message}", error.hint) from error
+        table = table_of(certs)
         for name, data in (("ASK", table.ask), ("ARK", table.ark)):
             try:
                 offered += () if data is None else certificate.read(data)
@@ -134,30 +164,64 @@ def _endorsements(
         )
     pinned: Sequence[roots.Root] = roots.AMD
     if trust_root is not None:
-        root = _one(trust_root)
+        root = trusted(trust_root)
         pinned = (*pinned, roots.test_root(root))
         offered.insert(0, root)
-        click.echo(
-            f"WARNING: trusting the root {root.common_name!r} of {trust_root}, which is not AMD's", err=True
-        )
     return Endorsements(own, offered, None if crl is None else read(crl), pinned)
 
 
-def _certificates(path: Path) -> Sequence[Certificate]:
+def table_of(path: Path) -> certtable.Certificates:
+    try:
+        return certtable.parse(read(path))
+    except Malformed as error:
+        raise Malformed(f"{path}: {error.message}", error.hint) from error
+
+
+def trusted(path: Path) -> Certificate:
+    """A root that is not AMD's, with a warning."""
+    root = one(path)
+    click.echo(f"WARNING: trusting the root {root.common_name!r} of {path}, which is not AMD's", err=True)
+    return root
+
+
+def certificates(path: Path) -> Sequence[Certificate]:
     try:
         return certificate.read(read(path))
     except Malformed as error:
         raise Malformed(f"{path}: {error.message}", error.hint) from error
 
 
-def _one(path: Path) -> Certificate:
-    found = _certificates(path)
+def one(path: Path) -> Certificate:
+    found = certificates(path)
     if len(found) != 1:
         raise Malformed(f"{path}: {len(found)} certificates, expected one")
     return found[0]
 
 
 def _show(result: Appraisal) -> None:
+    show_report(result)
+    if result.failure is None:
+        word = click.style("accepted", fg="green", bold=True)
+        click.echo(wrapped(f"{word} by {named_policy(result.policy)}"))
+        say_whose(result)
+    else:
+        word = click.style("refused", fg="red", bold=True)
+        click.echo(wrapped(f"{word} with exit code {result.failure.exit_code}"))
+
+
+def named_policy(policy: Policy) -> str:
+    changed = "".join(f", {change}" for change in policy.changed)
+    return f"the policy {policy.name!r} of {policy.date}{changed}"
+
+
+def say_whose(result: Appraisal) -> None:
+    """A line where the root is not AMD's."""
+    real = {root.fingerprint for root in roots.AMD}
+    if result.endorsement is not None and result.endorsement.root not in real:
+        click.echo("but by a TEST ROOT: nothing of this says that there is a chip of AMD's")
+
+
+def show_report(result: Appraisal) -> None:
     """The checks, then the advisories, then what the report states; 80 columns wide."""
     show(result.verdicts)
     refused = "" if result.failure is None else ", NOT VERIFIED"
@@ -170,13 +234,3 @@ def _show(result: Appraisal) -> None:
     key = "" if result.endorsement is None else f", signed by a {result.endorsement.kind}"
     click.echo(f"product      {claims['product']}, firmware {claims['firmware']}{key}{refused}")
     click.echo(f"measurement  {digest[:64]}\n             {digest[64:]}")
-    if result.failure is None and result.endorsement is not None:
-        word = click.style("accepted", fg="green", bold=True)
-        real = result.endorsement.root in {root.fingerprint for root in roots.AMD}
-        changed = "".join(f", {change}" for change in result.policy.changed)
-        click.echo(wrapped(f"{word} by the policy {result.policy.name!r} of {result.policy.date}{changed}"))
-        if not real:
-            click.echo("but by a TEST ROOT: nothing of this says that there is a chip of AMD's")
-    elif result.failure is not None:
-        word = click.style("refused", fg="red", bold=True)
-        click.echo(wrapped(f"{word} with exit code {result.failure.exit_code}"))

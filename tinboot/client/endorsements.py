@@ -6,11 +6,13 @@ AMD's key distribution service says, through the cache. Offline the third is lef
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tinboot.client.kds import Kds
 from tinboot.formats import attestationcollateral as collateral
+from tinboot.formats import certtable
 from tinboot.formats.attestationcollateral import Collateral
 from tinboot.formats.errors import Malformed, Unavailable
 from tinboot.formats.snpreport import Report
@@ -23,9 +25,10 @@ _VLEK = 1  # SIGNING_KEY, in KEY_INFO: AMD SEV-SNP Firmware ABI Specification (5
 
 
 class Given(NamedTuple):
-    """What the user names. `offered`: issuers; `pinned`: the roots to trust."""
+    """What the user names. `table`: as a guest got it; `offered`: issuers; `pinned`: the roots to trust."""
 
     vek: Certificate | None = None
+    table: certtable.Certificates | None = None
     offered: Sequence[Certificate] = ()
     revocations: bytes | None = None
     pinned: Sequence[roots.Root] = roots.AMD
@@ -40,6 +43,13 @@ def gather(
     """
     vek, listed = given.vek, given.revocations
     offered = [*given.offered]
+    if given.table is not None:
+        own = given.table.vlek if _is_vlek(report) else given.table.vcek
+        if vek is None and own is not None:
+            vek = _one(own)
+        for hint in (given.table.ask, given.table.ark):
+            with contextlib.suppress(Malformed):  # what a host gave a guest, and may not be needed
+                offered += () if hint is None else certificate.read(hint)
     for entry in brought:
         if collateral.CPU not in entry.subjects:
             continue
@@ -103,5 +113,5 @@ def _line(report: Report) -> tuple[Line, ...]:
 def _one(data: bytes) -> Certificate:
     found = certificate.read(data)
     if len(found) != 1:
-        raise Malformed(f"the document brings {len(found)} certificates of the report's key, expected one")
+        raise Malformed(f"{len(found)} certificates of the report's key, expected one")
     return found[0]

@@ -81,14 +81,19 @@ class Verified:
 
     def client(self, *, http2: bool = True, timeout: float = 60.0) -> httpx.Client:
         """httpx's, over `transport`: paths alone are enough. Redirects are not followed."""
+        return self._client(self.transport(http2=http2), timeout)
+
+    def ehbp_client(self, *, http2: bool = True, timeout: float = 60.0) -> httpx.Client:
+        """The same with bodies encrypted for the attested HPKE key, too (ehbp_transport.py)."""
+        from tinboot.client.ehbp_transport import EhbpTransport  # noqa: PLC0415 - as above
+
+        return self._client(EhbpTransport(self, http2=http2), timeout)
+
+    def _client(self, transport: httpx.BaseTransport, timeout: float) -> httpx.Client:
         import httpx  # noqa: PLC0415 - as above
 
-        return httpx.Client(
-            transport=self.transport(http2=http2),
-            base_url=f"https://{self.origin.authority}",
-            timeout=timeout,
-            trust_env=False,
-        )
+        base = f"https://{self.origin.authority}"
+        return httpx.Client(transport=transport, base_url=base, timeout=timeout, trust_env=False)
 
 
 @final

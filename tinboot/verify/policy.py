@@ -113,6 +113,11 @@ class Policy(NamedTuple):
         notes = (*self.changed, *(f"{name} is pinned" for name in changes))
         return self._replace(**changes, changed=notes)  # type: ignore[arg-type]  # all three are of one type
 
+    def measuring(self, *digests: bytes) -> Policy:
+        """The same with these launch digests, and no others, allowed; as `pinned`, of several."""
+        each = [self.pinned(measurement=digest) for digest in digests]
+        return each[0]._replace(measurement=tuple(dict.fromkeys(digests)))
+
     def allowing(self, *products: str) -> Policy:
         """The same with these product lines allowed, too."""
         if isinstance(self.products, Unchecked):
