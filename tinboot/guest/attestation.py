@@ -27,7 +27,7 @@ from tinboot.guest.console import halt
 from tinboot.guest.endpoints import Endpoints, Facts, Places
 from tinboot.guest.evidence import EvidenceError
 from tinboot.guest.http_server import Server
-from tinboot.guest.power_button import ready
+from tinboot.guest.notify import ready
 
 SOCKET = Path("/run/tinboot-attestation/http.sock")
 

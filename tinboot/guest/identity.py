@@ -67,22 +67,20 @@ def certificate(identity: Identity, document_hash: str, now: datetime) -> str:
 
 
 def install(identity: Identity, chain: str, folder: Path = FOLDER) -> None:
-    """`chain`: PEM of the TLS key's certificate and of those above it. The proxy's group may read it."""
+    """`chain`: PEM of the TLS key's certificate and of those above it."""
     key = pem("PRIVATE KEY", certificate_der.private_key(identity.tls))
-    _write(folder / TLS_FILE, (chain + key).encode(), 0o640)
+    _write(folder / TLS_FILE, (chain + key).encode())
 
 
 def install_hpke(identity: Identity, folder: Path = FOLDER) -> None:
-    """For PID 1, which hands it on as a credential."""
-    _write(folder / HPKE_FILE, identity.hpke.private_bytes_raw(), 0o400)
+    _write(folder / HPKE_FILE, identity.hpke.private_bytes_raw())
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Whole or not at all, and never with another mode."""
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all; for PID 1, which hands it on as a credential (LoadCredential= of who serves)."""
     made = path.with_suffix(".new")
-    file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
     try:
-        os.fchmod(file, mode)  # whatever the umask is
         os.write(file, data)
     finally:
         os.close(file)
