@@ -18,7 +18,7 @@ from tinboot.builder import output
 from tinboot.builder.image import Image
 from tinboot.builder.mkosi import Mkosi
 from tinboot.builder.recipe import Recipe
-from tinboot.formats import cmdline, config, configdisk, manifest, verity
+from tinboot.formats import cmdline, config, config_supported, configdisk, manifest, verity
 from tinboot.formats.errors import Malformed, Refused, Unavailable
 from tinboot.formats.halt import Refusal
 
@@ -29,7 +29,10 @@ _FROM_IMAGE = ("kernel", "initrd", "root", "kernel.cdx.json", "initrd.cdx.json",
 
 
 def read_config(path: Path) -> tuple[bytes, config.Config]:
-    """The config's bytes and meaning. Raises `Malformed` with file and line, `Unavailable` if unreadable."""
+    """The config's bytes and meaning.
+
+    Raises `Malformed` with file and line, `Refused` for what no image does, `Unavailable` if unreadable.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(configdisk.LIMIT + 1)
@@ -37,11 +40,16 @@ def read_config(path: Path) -> tuple[bytes, config.Config]:
         raise Unavailable(f"{path}: {error.strerror}") from error
     try:
         configdisk.pad(data)
-        return data, config.load(data)
+        parsed = config.load(data)
     except Refusal as refusal:
         raise Malformed(
             f"{path}: {refusal.detail}", f"{refusal.reason}: docs/config.md has every key and its rules"
         ) from refusal
+    try:
+        config_supported.check(parsed)
+    except Refused as error:
+        raise Refused(f"{path}: {error.message}", "docs/config.md lists what is not there yet") from error
+    return data, parsed
 
 
 def assemble(path: Path, image: Image, recipe: Recipe, mkosi: Mkosi, final: Path) -> manifest.Manifest:

@@ -57,6 +57,7 @@ REASONS = {
     "volume-uuid": "the verified file system carries another UUID than the config's",
     "volume-verity": "the kernel refused the verity table of a volume, or reads back another one",
     "volume-mount": "a verified volume does not mount",
+    "operator-duplicate": "more than one disk carries the serial of the operator's input",
     "disk-unexpected": "a disk is attached that neither the command line nor the config names",
     # 40-gpu, and the gate in the verified root that it starts
     "gpu-unexpected": "a display or NVIDIA device is on the bus and the config asks for no GPU",
@@ -109,6 +110,16 @@ REASONS = {
     "report-mismatch": "the report is not of the data that it was asked for",
     "report-policy": "the guest was launched so that its host may read or move it, or is not in VMPL 0",
     "report-failed": "the program that collects the report failed: a bug, or a device that misbehaves",
+    # the root's second unit, tinboot-prepare.service
+    "config-unsupported": "the config asks for what this image does not do",
+    "operator-malformed": "the operator's disk is not the JSON that it has to be",
+    "operator-undeclared": "the operator gives a value that the config does not ask for, or must not take",
+    "operator-missing": "the config asks for a value that the operator does not give",
+    "network-missing": "the config serves or fetches something, and the machine has no network device",
+    "network-failed": "the network device does not take its address",
+    "prepare-failed": "the program that prepares the service failed: a bug, or a device that misbehaves",
+    # tinboot-attestation.service; the report's reasons are its own, too
+    "attestation-failed": "the program that serves evidence ended: a bug, or a device that misbehaves",
 }
 
 

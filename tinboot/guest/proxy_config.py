@@ -1,0 +1,219 @@
+"""HAProxy's whole configuration, from the `shim` section of the attested config.
+
+    client --TLS 1.3, h2 or http/1.1--> proxy --/.well-known/--------------> attestation (Unix socket)
+                                              --Ehbp-Encapsulated-Key------> ehbp        (Unix socket)
+                                              --a path that is allowed-----> workload
+
+Only the one spelling of a path is served to which normalisation would lead (RFC 3986, 6.2.2), so that nobody
+behind the proxy can read another path than the proxy did. Bodies are passed on as they come, both ways at
+once. Manual: https://docs.haproxy.org/3.0/configuration.html
+"""
+
+from __future__ import annotations
+
+import json
+
+from tinboot.formats.config_schema import Shim
+
+#: Certificate and key, as systemd hands them over (LoadCredential= of tinboot-proxy.service).
+CERTIFICATE = "${CREDENTIALS_DIRECTORY}/tls.pem"
+
+ATTESTATION = "unix@/run/tinboot-attestation/http.sock"
+EHBP = "unix@/run/tinboot-ehbp/http.sock"
+
+#: Streams of evidence: at a time in the server behind, waiting for it, and of one address.
+_EVIDENCE_BUSY, _EVIDENCE_WAITING, _EVIDENCE_SOURCE = 16, 48, 32
+#: Addresses whose use is remembered; the oldest go first. About 100 bytes each.
+_SOURCES = 16384
+
+#: A path that is not in its one spelling: empty segments; dot segments, with parameters, too; characters that
+#: RFC 3986, 3.3 has not; encodings that are none; and encoded what need not be (unreserved) or must not be
+#: (controls, slashes, the percent sign, which a second decoding would turn into any of these).
+_ODD = (
+    r"^[^/]|//|/\.\.?(/|;|$)|[^!$&-;=@-Z_a-z~%]|%(?![0-9a-fA-F]{2})"
+    r"|%([01]|2[5d-fD-F]|3[0-9]|4[1-9a-fA-F]|5[0-9acfACF]|6[1-9a-fA-F]|7[0-9aefAEF])"
+)
+
+#: What the proxy itself answers: RFC 9457, and no word about what is behind it.
+_ERRORS = {
+    400: ("malformed", "The request is malformed."),
+    404: ("not-found", "Nothing is served under this path."),
+    405: ("method", "This method is not served."),
+    408: ("slow", "The request did not come in time."),
+    429: ("too-many", "Too many requests."),
+    500: ("proxy", "The request could not be answered."),
+    502: ("workload-failed", "The workload did not answer properly."),
+    503: ("not-ready", "The workload is not ready."),
+    504: ("workload-slow", "The workload did not answer in time."),
+}
+_ERROR_TYPE = "urn:tinboot:error:"
+
+
+def render(shim: Shim, upstream: tuple[str, int], *, cpus: int, memory: int, readiness: str | None) -> str:
+    """`upstream`: address and port of the workload. `cpus` and `memory` (MiB) of the machine.
+
+    `readiness`: path of the attestation server that answers 200 while the workload is ready; without one
+    the workload is what accepts connections.
+    """
+    exact = [path for path in shim.paths if not path.endswith("*")]
+    prefixes = [path.removesuffix("*") for path in shim.paths if path.endswith("*")]
+    lines = [
+        *_globals(cpus, connections(memory)),
+        *_defaults(),
+        *_frontend(shim, exact, prefixes),
+        *_attestation(),
+        "backend ehbp",
+        f"  server server {EHBP}",
+        *_workload(upstream, readiness),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def connections(memory: int) -> int:
+    """One for each MiB: each takes about 100 KB at its busiest, so that all of them take a tenth."""
+    return max(256, min(memory, 20000))
+
+
+def _globals(cpus: int, most: int) -> list[str]:
+    return [
+        "global",
+        f"  maxconn {most}",
+        f"  nbthread {min(cpus, 16)}",
+        "  hard-stop-after 5s",
+        "  tune.http.maxhdr 64",
+        # no session is resumed: each connection proves the key again
+        "  ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets",
+        "  tune.ssl.cachesize 0",
+        "  ssl-default-bind-curves X25519:P-256:P-384",
+    ]
+
+
+def _defaults() -> list[str]:
+    return [
+        "defaults",
+        "  mode http",
+        # what one side sends the other gets at once: streams of tokens are many small writes
+        "  option http-no-delay",
+        "  timeout http-request 10s",
+        "  timeout http-keep-alive 60s",
+        "  timeout client 120s",
+        "  timeout client-fin 10s",
+        "  timeout connect 5s",
+        "  timeout queue 10s",
+        "  timeout server 1h",
+        "  timeout tunnel 1h",
+        "  retries 1",
+        *(
+            f"  http-error status {status} content-type application/problem+json "
+            f"string {_quoted(_problem(status, name, title))} hdr Cache-Control no-store"
+            for status, (name, title) in _ERRORS.items()
+        ),
+    ]
+
+
+def _problem(status: int, name: str, title: str) -> str:
+    return json.dumps({"type": _ERROR_TYPE + name, "title": title, "status": status}, separators=(",", ":"))
+
+
+def _frontend(shim: Shim, exact: list[str], prefixes: list[str]) -> list[str]:
+    return [
+        "frontend tls",
+        f'  bind 0.0.0.0:{shim.listen_port} ssl crt "{CERTIFICATE}" alpn h2,http/1.1',
+        "  http-request deny deny_status 405 if { method CONNECT TRACE }",
+        # a path of the list is in its one spelling, and most requests are for one
+        "  acl listed always_false",
+        *(f"  acl listed path -m str {_quoted(path)}" for path in exact),
+        f"  http-request deny deny_status 400 if !listed {{ path -m reg {_quoted(_ODD)} }}",
+        "  acl beneath always_false",
+        *(f"  acl beneath path -m beg {_quoted(path)}" for path in prefixes),
+        "  acl evidence path -m beg /.well-known/",
+        # nor under a spelling that some server would take for the same
+        "  http-request deny deny_status 404 if !evidence { path -m beg -i /.well-known }",
+        "  http-request deny deny_status 404 if !evidence !listed !beneath",
+        *_origins(shim.origins),
+        *_rate(shim),
+        "  use_backend attestation if evidence",
+        # found, even if empty: whoever meant to encrypt must not be taken at his plain word
+        "  use_backend ehbp if { req.hdr(Ehbp-Encapsulated-Key) -m found }",
+        "  default_backend workload",
+        "  http-after-response del-header Server",
+    ]
+
+
+def _origins(origins: tuple[str, ...]) -> list[str]:
+    """CORS: https://fetch.spec.whatwg.org/#http-cors-protocol"""
+    # the proxy alone says who may read an answer
+    lines = ["  http-after-response del-header Access-Control- -m beg"]
+    if not origins:
+        return lines
+    known = [f"  acl origin_listed req.hdr(Origin) -m str {_quoted(origin)}" for origin in origins]
+    if "*" in origins:
+        known = ["  acl origin_listed req.hdr(Origin) -m found"]
+    return [
+        *known,
+        "  http-request set-var(txn.origin) req.hdr(Origin) if origin_listed",
+        "  acl known_origin var(txn.origin) -m found",
+        "  acl preflight req.hdr(Access-Control-Request-Method) -m found",
+        "  http-request return status 204 if { method OPTIONS } known_origin preflight",
+        *lines,
+        *(
+            f"  http-after-response set-header Access-Control-{name} {value} if known_origin"
+            for name, value in (
+                ("Allow-Origin", "%[var(txn.origin)]"),
+                ("Allow-Methods", "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS"),
+                ("Allow-Headers", "Authorization,Content-Type,Ehbp-Encapsulated-Key"),
+                ("Expose-Headers", "Ehbp-Response-Nonce"),
+                ("Max-Age", "600"),
+            )
+        ),
+        "  http-after-response add-header Vary Origin",
+    ]
+
+
+def _rate(shim: Shim) -> list[str]:
+    """A burst, and as many again in each time that it takes at the configured rate; for one address."""
+    if not shim.rate_limit:
+        return []
+    burst = shim.rate_burst or max(1, -(-shim.rate_limit // 1000))
+    window = max(1, burst * 1_000_000 // shim.rate_limit)  # ms; the rate is in thousandths a second
+    return [
+        f"  stick-table type ip size {_SOURCES} expire {window}ms store gpc0_rate({window}ms)",
+        "  http-request track-sc0 src if !evidence",
+        f"  http-request deny deny_status 429 if !evidence {{ sc0_gpc0_rate ge {burst} }}",
+        "  http-request sc-inc-gpc0(0) if !evidence",
+    ]
+
+
+def _attestation() -> list[str]:
+    return [
+        "backend attestation",
+        "  timeout server 120s",
+        f"  stick-table type ip size {_SOURCES} expire 60s store conn_cur",
+        "  http-request track-sc1 src",
+        f"  http-request deny deny_status 429 if {{ sc1_conn_cur gt {_EVIDENCE_SOURCE} }}",
+        "  http-request del-header Ehbp-Encapsulated-Key",
+        f"  server server {ATTESTATION} maxconn {_EVIDENCE_BUSY} maxqueue {_EVIDENCE_WAITING}",
+    ]
+
+
+def _workload(upstream: tuple[str, int], readiness: str | None) -> list[str]:
+    server = f"  server server {upstream[0]}:{upstream[1]}"
+    if readiness is None:
+        return ["backend workload", server]
+    return [
+        "backend workload",
+        f"{server} track readiness/server",
+        # asked, and never used
+        "backend readiness",
+        "  option httpchk",
+        f"  http-check send meth GET uri {readiness} ver HTTP/1.1 hdr Host localhost",
+        "  http-check expect status 200",
+        f"  server server {ATTESTATION} check inter 500ms rise 1 fall 1",
+    ]
+
+
+def _quoted(text: str) -> str:
+    """In strong quotes, within which nothing has a meaning but the next one."""
+    if "'" in text or not text.isprintable() or not text.isascii():
+        raise ValueError(f"{text!r} cannot be quoted for HAProxy")
+    return f"'{text}'"
