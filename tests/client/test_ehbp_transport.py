@@ -258,7 +258,7 @@ def bridge(world: World) -> Callable[[ssl.SSLSocket], None]:
                     target.sendall(data)
                     tls.setblocking(False)
 
-    return run  # type: ignore[return-value]
+    return run
 
 
 def world_of(host: Host, **rest: object) -> World:

@@ -69,11 +69,12 @@ class EhbpTransport(httpx.BaseTransport):
         if first is None:
             return self._inner.handle_request(self._without_body(request))
         exchange = Exchange(self.hpke_key)
+        own = (messages.ENCAPSULATED_KEY.encode(), exchange.header.encode())
         response = self._inner.handle_request(
             httpx.Request(
                 request.method,
                 request.url,
-                headers=[*_headers(request.headers), (messages.ENCAPSULATED_KEY, exchange.header)],
+                headers=[*_headers(request.headers), own],
                 content=_sealed(exchange, first, body),
                 extensions=request.extensions,
             )
