@@ -7,19 +7,37 @@ v3(gpus=gpus(1))                   evidence of fewer GPUs, bound as it should be
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import fake_amd
 import fake_gpus
 import stub_nvidia
 import stub_report
-from fake_nvidia import NONCE
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
+from fake_nvidia import NONCE, NOW
 from stub_gpu_report import Contents as GpuContents
 from stub_report import Contents
 
-from tinboot.formats import attestationdocument, cryptomaterial, deviceevidence, reportdata
+from tinboot.formats import (
+    attestationdocument,
+    bootreport,
+    cryptomaterial,
+    deviceevidence,
+    gpuevidence,
+    reportdata,
+)
 from tinboot.formats.attestationdocument import DocumentV2, DocumentV3
+from tinboot.formats.bootreport import BootReport
+from tinboot.formats.completeattestation import CompleteAttestation
 from tinboot.formats.cryptomaterial import CryptoMaterial, Key
 from tinboot.formats.errors import TinbootError
 from tinboot.formats.gpuevidence import GpuEvidence
@@ -65,6 +83,59 @@ def v3(
     sections = cryptomaterial.render(keys), deviceevidence.render(gpus)
     own = reportdata.v3(nonce, *sections) if report_data is None else report_data
     return attestationdocument.compose_v3(nonce, report(own, **contents), *sections)
+
+
+@cache
+def certificate() -> x509.Certificate:
+    """Of a TLS key as a guest has it."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "guest")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW, NOW + timedelta(days=9))
+    return made.sign(key, hashes.SHA384())
+
+
+def tls() -> bytes:
+    """SHA-256 of its SubjectPublicKeyInfo."""
+    spki = certificate().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).digest()
+
+
+CONFIG = b"cpus: 2\n"
+
+
+def sealed(gpus: Sequence[GpuEvidence] = (), **found: Any) -> bytes:
+    """What the hooks sealed; `found`: of the config's hook."""
+    config = {"config_hash": hashlib.sha256(CONFIG).hexdigest(), "models": 0, "gpus": len(gpus)} | found
+    gate: dict[str, Any] = {"gpus": len(gpus)}
+    if gpus:
+        digest = hashlib.sha256(gpuevidence.render(gpus)).hexdigest()
+        gate |= {"driver": "550.90.07", "sha256": {"gpu-evidence.json": digest, "gpu-claims.json": "00" * 32}}
+    hooks = [
+        {"hook": "10-config", "ms": 1, "found": config},
+        {"hook": "20-root", "ms": 2, "found": {"blocks": 3}},
+        {"hook": "40-gpu", "ms": 4, "found": gate},
+    ]
+    return json.dumps({"cmdline": "readonly=on", "hooks": hooks, "ms": 9}, indent=1).encode() + b"\n"
+
+
+def complete(
+    boot_gpus: Sequence[GpuEvidence] = (), *, challenged: DocumentV3 | None = None, boot: bytes | None = None
+) -> CompleteAttestation:
+    """All of one guest, whose TLS key is that of `certificate`; `boot`: other than what is sealed."""
+    keys = KEYS._replace(tls=tls())
+    pem = certificate().public_bytes(Encoding.PEM).decode()
+    own = sealed(boot_gpus)
+    found = report(bootreport.report_data(own if boot is None else boot))
+    return CompleteAttestation(
+        "1.2.0",
+        CONFIG,
+        pem,
+        keys.hpke,
+        v2(keys),
+        challenged,
+        BootReport(own, "sev-guest", found, b""),
+        tuple(boot_gpus),
+    )
 
 
 def endorsements(**fields: Any) -> Endorsements:
