@@ -39,6 +39,9 @@ def _read(_: object) -> None:
 
 _FORMAT: Check[object] = Check("boot-format", None, "the boot's report and what it sealed can be read", _read)
 
+#: What stands before all others.
+FORMATS = (_FORMAT,)
+
 
 @final
 class AttestedBoot:
