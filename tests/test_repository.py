@@ -22,12 +22,12 @@ DOCUMENTATION = frozenset(
         *("docs.kernel.org", "www.kernel.org", "docs.nvidia.com", "www.amd.com", "docs.amd.com"),
         *("www.rfc-editor.org", "datatracker.ietf.org", "uapi-group.org", "systemd.io", "www.qemu.org"),
         *("www.debian.org", "www.gnu.org", "yaml.org", "opencontainers.org", "reproducible-builds.org"),
-        # words of formats: of the served evidence, the config schema's defaults, a Git LFS pointer's first line
+        *("docs.haproxy.org", "fetch.spec.whatwg.org"),
+        # words of formats: of the served evidence, the config schema's defaults, a Git LFS pointer
         *("tinfoil.sh", "api.tinfoil.sh", "atc.tinfoil.sh", "git-lfs.github.com"),
-        # namespaces of RIMs; where NVIDIA gives RIMs away, and where certificates say that they are revoked
+        # namespaces of RIMs; where NVIDIA gives RIMs away, and AMD its certificates; revocation
         *("standards.iso.org", "www.w3.org", "trustedcomputinggroup.org", "rim.attestation.nvidia.com"),
         *("ocsp.ndis.nvidia.com", "crl.ndis.nvidia.com", "kdsintf.amd.com"),
-        *("docs.haproxy.org", "fetch.spec.whatwg.org"),
         *("example.com", "localhost", "127.0.0.1"),
     }
 )
@@ -55,7 +55,7 @@ MACHINE_PATHS = re.compile(r"(?<![\w.<$}])/(?:work|home/[a-z]|root/|tmp/[A-Za-z0
 LONGEST = 500
 LONGEST_HOOK = 120
 
-_URL = re.compile(r"https?://[^\s\"'<>)\]}`,]+")
+_URL = re.compile(r"https?://(?!\{)[^\s\"'<>)\]}`,]+")
 
 
 def committed() -> list[str]:
