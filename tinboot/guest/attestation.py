@@ -12,6 +12,7 @@ A machine whose evidence nobody can fetch must not serve, so the end of this pro
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -66,10 +67,13 @@ def prepare(program: Program) -> Server:
 
 def listen(path: Path) -> socket.socket:
     """A socket for the group of this process, which is the proxy's."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    listener.bind(str(path))
-    path.chmod(0o660)  # before anybody can connect
-    listener.listen(_BACKLOG)
+    with contextlib.ExitStack() as stack:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        stack.enter_context(listener)
+        listener.bind(str(path))
+        path.chmod(0o660)  # before anybody can connect
+        listener.listen(_BACKLOG)
+        stack.pop_all()
     return listener
 
 

@@ -199,7 +199,7 @@ class Server:
     def _ask(self, request: Request) -> Response | Ticket:
         try:
             return self._handler(request)
-        except Exception as error:  # a bug, of which no caller learns, and which ends no other's connection
+        except BaseException as error:  # a bug, of which no caller learns, and which ends nobody's connection
             print(f"tinboot-attestation: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             return problem(500)
 
