@@ -106,6 +106,14 @@ def test_however_it_was_compressed(level: int) -> None:
     assert packed(REPORT, compresslevel=level, mtime=1_700_000_000).report == REPORT
 
 
+def test_a_stream_in_several_blocks() -> None:
+    """As Go's compress/gzip ends one: a flush, then an empty last block; the system is unknown."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    data = packer.compress(REPORT) + packer.flush(zlib.Z_SYNC_FLUSH) + packer.flush()
+    data = data[:9] + b"\xff" + data[10:]
+    assert DocumentV2(V2.format, base64.b64encode(data).decode()).report == REPORT
+
+
 @pytest.mark.parametrize(
     ("document", "told"),
     [

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinboot.formats import bootreport, reportdata
+from tinboot.formats import bootreport, cryptomaterial, deviceevidence, reportdata
+from tinboot.formats.cryptomaterial import CryptoMaterial
 
 NONCE = bytes(range(32))
 
@@ -22,6 +23,26 @@ KNOWN = {
 @pytest.mark.parametrize("sections", KNOWN)
 def test_known_answers(sections: tuple[bytes, bytes]) -> None:
     assert reportdata.v3(NONCE, *sections).hex() == KNOWN[sections] + "00" * 32
+
+
+def test_a_genuine_document() -> None:
+    """One that inference.tinfoil.sh gave out in August 2026, without GPUs: its sections are ours to the byte."""
+    tls, hpke = (
+        "198c3340b8b007efdb5aa9b2bff68eb6776c4710f0731121f195c65e6410c232",
+        "4539df144c761e852824083b1e0e23026ab8fec4fa0612ca16b2672a7a45983e",
+    )
+    keys = cryptomaterial.render(CryptoMaterial(bytes.fromhex(tls), bytes.fromhex(hpke)))
+    devices = deviceevidence.render([])
+    assert hashlib.sha256(keys).hexdigest() == (
+        "161dd32bae638bb575b6f0216526d23f57aa71e0faa8b8e5b486bf9774407b80"
+    )
+    assert hashlib.sha256(devices).hexdigest() == (
+        "5e84f632e01293bff4596cf72c45de0f9e1037e5cda3232b850c478d1a6b592b"
+    )
+    nonce = bytes.fromhex("7f31a89205a4636f21bebbd1622163c4ce66ee4ba9d83aba6a6f8ab3d9b69c63")
+    assert reportdata.v3(nonce, keys, devices).hex() == (
+        "27c73cd5018258fd54c59053915cd1d22e2824de00504cf5a69a598a842b719b" + "00" * 32
+    )
 
 
 def test_the_layouts() -> None:

@@ -55,7 +55,7 @@ def of_vcek(vcek: Vcek) -> Collateral:
 def of_crl(crl: bytes) -> Collateral:
     """`crl`: DER."""
     data = {"crl_der_base64": base64.b64encode(crl).decode()}
-    return Collateral("cpu-revocation", ENDORSEMENT, AMD_CRL, (CPU,), _line(data))
+    return Collateral("cpu-crl", ENDORSEMENT, AMD_CRL, (CPU,), _line(data))
 
 
 def vcek(entry: Collateral) -> Vcek:
