@@ -26,7 +26,7 @@ def test_known_answers(sections: tuple[bytes, bytes]) -> None:
 
 
 def test_a_genuine_document() -> None:
-    """One that inference.tinfoil.sh gave out in August 2026, without GPUs: its sections are ours to the byte."""
+    """One that inference.tinfoil.sh gave out in August 2026, without GPUs: its sections are ours exactly."""
     tls, hpke = (
         "198c3340b8b007efdb5aa9b2bff68eb6776c4710f0731121f195c65e6410c232",
         "4539df144c761e852824083b1e0e23026ab8fec4fa0612ca16b2672a7a45983e",
