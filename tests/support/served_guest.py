@@ -281,14 +281,35 @@ class Host:
         headers = {
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
         }
-        length = int(headers.get("content-length", "0"))
         buffer[:] = rest
+        if headers.get("transfer-encoding") == "chunked":
+            body = self._chunks(sock, buffer)
+        else:
+            body = self._take(sock, buffer, int(headers.get("content-length", "0")))
+        return None if body is None else Request(method, target, headers, body)
+
+    def _chunks(self, sock: socket.socket, buffer: bytearray) -> bytes | None:
+        body = b""
+        while True:
+            while b"\r\n" not in buffer:
+                if not self._more(sock, buffer):
+                    return None
+            size = int(buffer.partition(b"\r\n")[0], 16)
+            del buffer[: buffer.index(b"\r\n") + 2]
+            chunk = self._take(sock, buffer, size + 2)
+            if chunk is None:
+                return None
+            body += chunk[:-2]
+            if not size:
+                return body
+
+    def _take(self, sock: socket.socket, buffer: bytearray, length: int) -> bytes | None:
         while len(buffer) < length:
             if not self._more(sock, buffer):
                 return None
-        body = bytes(buffer[:length])
+        taken = bytes(buffer[:length])
         del buffer[:length]
-        return Request(method, target, headers, body)
+        return taken
 
     def _more(self, sock: socket.socket, buffer: bytearray) -> bool:
         while not self._stop.is_set():

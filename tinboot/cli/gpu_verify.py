@@ -146,10 +146,10 @@ def _show(result: Appraisals) -> None:
     say_whose(result)
 
 
-def say_whose(result: Appraisals) -> None:
+def say_whose(result: Appraisals, *, err: bool = False) -> None:
     """A line where a root is not NVIDIA's."""
     if not all(gpu.endorsement and gpu_roots.is_nvidias(gpu.endorsement.root) for gpu in result.gpus):
-        click.echo("but by a TEST ROOT: nothing of this says that there is a GPU of NVIDIA's")
+        click.echo("but by a TEST ROOT: nothing of this says that there is a GPU of NVIDIA's", err=err)
 
 
 def show_gpus(result: Appraisals) -> None:

@@ -46,12 +46,12 @@ def moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> d
     return found
 
 
-def read(path: Path) -> bytes:
-    """At most one byte more than `LIMIT`, so that what is too long is refused by its format. `-`: stdin."""
+def read(path: Path, limit: int = LIMIT) -> bytes:
+    """At most one byte more than `limit`, so that what is too long is refused by its format. `-`: stdin."""
     if str(path) == "-":
-        return sys.stdin.buffer.read(LIMIT + 1)
+        return sys.stdin.buffer.read(limit + 1)
     try:
         with path.open("rb") as file:
-            return file.read(LIMIT + 1)
+            return file.read(limit + 1)
     except OSError as error:
         raise Unavailable(f"{path}: {error.strerror}") from error

@@ -214,11 +214,11 @@ def named_policy(policy: Policy) -> str:
     return f"the policy {policy.name!r} of {policy.date}{changed}"
 
 
-def say_whose(result: Appraisal) -> None:
+def say_whose(result: Appraisal, *, err: bool = False) -> None:
     """A line where the root is not AMD's."""
     real = {root.fingerprint for root in roots.AMD}
     if result.endorsement is not None and result.endorsement.root not in real:
-        click.echo("but by a TEST ROOT: nothing of this says that there is a chip of AMD's")
+        click.echo("but by a TEST ROOT: nothing of this says that there is a chip of AMD's", err=err)
 
 
 def show_report(result: Appraisal) -> None:
