@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from tinboot.ehbp import hpke, messages
 from tinboot.ehbp.messages import Exchange, Limits
 from tinboot.guest import http1
-from tinboot.guest.ehbp_exchange import Outgoing, Patience
+from tinboot.guest.ehbp_exchange import Patience
 
 QUICK = Patience(head=0.3, first=0.3, connect=0.3, idle=0.3)
 
@@ -484,21 +484,3 @@ def test_any_bytes_in_a_request_are_refused_or_mean_no_body(data: bytes, at: int
     if answered:
         assert parse_response(answered).whole
     assert all(request.body in {b"", bytes(100)} for request in world.seen)
-
-
-def test_outgoing_bytes_in_parts() -> None:
-    near, far = socket.socketpair()
-    with near, far:
-        near.setblocking(False)
-        out = Outgoing()
-        parts = [bytes([number % 251]) * number for number in range(900)]
-        out.add(*parts, b"")
-        assert out.size == sum(map(len, parts))
-        data = b""
-        while out.size:
-            try:
-                out.send(near)
-            except BlockingIOError:
-                data += far.recv(1 << 20)
-        near.close()
-        assert data + receive_all(far) == b"".join(parts)

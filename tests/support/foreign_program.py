@@ -7,6 +7,7 @@ import socket
 import sys
 import types
 from typing import Any
+from urllib.parse import urlsplit
 
 asked: dict[str, Any] = json.load(sys.stdin)
 sys.path.insert(0, asked["site"])
@@ -28,7 +29,7 @@ def of_the_stub(name: x509.Name) -> bool:
 
 
 def vcek(url: str, timeout: float) -> types.SimpleNamespace:
-    if not url.startswith("https://kds-proxy.tinfoil.sh/vcek/v1/Genoa/"):
+    if not urlsplit(url).path.startswith("/vcek/v1/Genoa/"):
         raise requests.RequestException(f"nobody is at {url}")
     return types.SimpleNamespace(content=bytes.fromhex(asked["vcek"]), raise_for_status=lambda: None)
 

@@ -18,7 +18,6 @@ import os
 import select
 import socket
 import time
-from collections import deque
 from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -27,6 +26,7 @@ from tinboot.ehbp import messages
 from tinboot.ehbp.messages import Answer, Limits, Sealer
 from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
 from tinboot.guest import http1
+from tinboot.guest.outgoing import Outgoing
 
 _KEY_FIELD, _NONCE_FIELD = messages.ENCAPSULATED_KEY.lower(), messages.RESPONSE_NONCE.lower()
 
@@ -35,8 +35,6 @@ _READ = 128 << 10
 
 #: Bytes on their way to one side, beyond which the other side is not read.
 _HIGH = 256 << 10
-
-_VECTORS = 64  # buffers of one write, far below IOV_MAX
 
 #: Seconds in which what the client went on sending after the end of the response is thrown away.
 _LINGER = 2.0
@@ -82,33 +80,6 @@ class Ended(Exception):
 
 #: SPEC.md, 5.4.2: no more than that it was the request's fault, or not.
 _STATUS = ((Busy, 503), (Unavailable, 502), (Refused, 413), (TinbootError, 400))
-
-
-class Outgoing:
-    """Bytes on their way into a socket that takes only some at a time."""
-
-    def __init__(self) -> None:
-        self._parts: deque[memoryview] = deque()
-        self.size = 0
-        self.begun = False  # whether any byte went
-
-    def add(self, *parts: bytes | memoryview) -> None:
-        for part in parts:
-            if part:
-                self._parts.append(memoryview(part))
-                self.size += len(part)
-
-    def send(self, to: socket.socket) -> None:
-        """What `to` takes without waiting."""
-        parts = self._parts
-        sent = to.sendmsg([parts[at] for at in range(min(len(parts), _VECTORS))])
-        self.size -= sent
-        self.begun = True
-        while sent:
-            if sent < len(parts[0]):
-                parts[0] = parts[0][sent:]
-                return
-            sent -= len(parts.popleft())
 
 
 class Exchange:
