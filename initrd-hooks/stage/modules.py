@@ -9,17 +9,21 @@ from stage.kernel import Kernel
 
 
 class Listed(NamedTuple):
-    """Absolute paths in load order: what mounting the root needs, and what only the root needs."""
+    """Absolute paths in load order: what mounting the root needs, what only the root needs, and what only a
+    config with services does."""
 
     early: list[str]
     late: list[str]
+    services: list[str]
 
 
 def listed(path: str) -> Listed:
-    """The list that tinboot/builder/modules.py wrote: one path a line, an empty line before the late ones."""
+    """The list that tinboot/builder/modules.py wrote: one path a line, empty lines between the parts."""
     with open(path, encoding="utf-8") as file:
-        early, late = file.read().split("\n\n")
-    return Listed(early.split(), late.split())
+        lines = file.read().splitlines()
+    first = lines.index("")
+    second = lines.index("", first + 1)
+    return Listed(lines[:first], lines[first + 1 : second], lines[second + 1 :])
 
 
 def load(kernel: Kernel, paths: list[str]) -> None:

@@ -26,13 +26,16 @@ def test_lists_of_the_recipes(name: str) -> None:
     path = places.REPOSITORY / "mkosi.images/initrd" / f"modules.{name}"
     listed = modules.parse(path.name, path.read_text())
     found = [Path(module).stem for module in listed]
-    wanted = ["virtio_blk", "dm-mod", "dm-verity", "erofs", "--", "button", "evdev", "configfs", "sev-guest"]
+    early, late = ["virtio_blk", "dm-mod", "dm-verity", "erofs"], ["button", "evdev", "configfs", "sev-guest"]
+    services = ["net_failover", "virtio_net", "overlay", "bridge", "veth", "nf_tables"]
+    wanted = [*early, "--", *late, "-- services", *services]
     assert [module for module in found if module in wanted] == wanted
 
 
 def test_a_list_says_what_loads_after_the_hooks() -> None:
-    with pytest.raises(Malformed, match="no line -- parts"):
-        modules.parse("modules", f"{A}\n")
+    for text in (f"{A}\n", f"{A}\n--\n{B}\n", f"{A}\n-- services\n--\n"):
+        with pytest.raises(Malformed, match="expected the lines -- and -- services, in this order"):
+            modules.parse("modules", text)
 
 
 def test_dependencies() -> None:
@@ -74,13 +77,13 @@ def kernel(tmp_path: Path) -> Path:
 def test_the_program_of_the_finalize_script(tmp_path: Path, kernel: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "usr/lib/tinboot").mkdir(parents=True)
-    (tmp_path / "list").write_text(f"kernel/built/in.ko\n{A}\n{B}\n--\n{C}\n")
+    (tmp_path / "list").write_text(f"kernel/built/in.ko\n{A}\n--\n{B}\n-- services\n{C}\n")
     command = [sys.executable, "-m", "tinboot.builder.modules", *map(str, (tmp_path / "list", kernel, tree))]
     subprocess.run(command, cwd=places.REPOSITORY, check=True, umask=0o077)
-    first, later = (tree / modules.ORDER).read_text().split("\n\n")
-    order = [*first.splitlines(), *later.splitlines()]
-    assert order == [f"/usr/lib/modules/6.1-x/{name}" for name in (A, B, C)]
-    assert later == f"{order[2]}\n"
+    order = (tree / modules.ORDER).read_text().splitlines()
+    a, b, c = (f"/usr/lib/modules/6.1-x/{name}" for name in (A, B, C))
+    assert order == [a, "", b, "", c]
+    order = [a, b, c]
     found = [tree / path.removeprefix("/") for path in order]
     assert [path.read_bytes() for path in found] == [b"module a", b"module b", b"module c"]
     assert {path.stat().st_mode & 0o777 for path in (*found, tree / modules.ORDER)} == {0o644}
@@ -88,7 +91,7 @@ def test_the_program_of_the_finalize_script(tmp_path: Path, kernel: Path) -> Non
 
 
 def test_the_program_says_one_error(tmp_path: Path, kernel: Path) -> None:
-    (tmp_path / "list").write_text("kernel/gone.ko\n--\n")
+    (tmp_path / "list").write_text("kernel/gone.ko\n--\n-- services\n")
     command = [
         sys.executable,
         "-m",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakeguest import BLOCK, UUID_TEXT, Guest, erofs, with_tree
 
-from tinboot.formats import cmdline, configdisk
+from tinboot.formats import bootlog, cmdline, configdisk
 from tinboot.formats import verity as form
 from tinboot.formats.config import load
 from tinboot.formats.halt import Refusal
@@ -276,6 +276,19 @@ class TestVolumes:
         guest.state.config = load(config())
         assert guest.run("30-volumes") == {"images": {}, "volumes": {}}
         assert guest.kernel.calls == []
+
+    def test_the_operators_disk_is_let_in_where_there_are_services(self, guest: Guest) -> None:
+        guest.state.config = load(config() + b"shim: {upstream-port: 8080}\n")
+        assert guest.run("30-volumes") == {"images": {}, "volumes": {}}
+        guest.disk("vda", bootlog.OPERATOR_SERIAL, bytes(512))
+        assert guest.run("30-volumes") == {"images": {}, "volumes": {}}
+        guest.disk("vdb", bootlog.OPERATOR_SERIAL, bytes(512))
+        assert refused(guest, "30-volumes") == "operator-duplicate"
+
+    def test_the_operators_disk_is_nobodys_where_there_are_none(self, guest: Guest) -> None:
+        guest.state.config = load(config())
+        guest.disk("vda", bootlog.OPERATOR_SERIAL, bytes(512))
+        assert refused(guest, "30-volumes") == "disk-unexpected"
 
     def test_missing(self, guest: Guest) -> None:
         self.prepare(guest)

@@ -40,7 +40,7 @@ class Runner:
             (folder / name).mkdir()
         (folder / "dev/console").touch()
         (folder / "proc/cpuinfo").write_text(FLAGS)
-        (folder / "usr/lib/tinboot/modules").write_text("/a.ko\n/b.ko\n\n/c.ko\n")
+        (folder / "usr/lib/tinboot/modules").write_text("/a.ko\n/b.ko\n\n/c.ko\n\n/d.ko\n")
         self.write("90-handover", LAST)
 
     def write(self, name: str, source: str) -> None:

@@ -1,9 +1,10 @@
 """The initrd's kernel modules: those that a reviewed list names, unpacked, in the order of the list.
 
 One module a line, relative to /usr/lib/modules/<version>, without what it is compressed with; `#` begins a
-comment. A line `--` parts what the root needs to be mounted from what loads after the hooks. What the kernel
-has built in is passed over. A module that is neither built in nor there, or that needs one that is not loaded
-before it, fails the build: it would fail every boot.
+comment. A line `--` parts what the root needs to be mounted from what loads after the hooks, `-- services`
+this from what only a config with services needs. What the kernel has built in is passed over. A module that
+is neither built in nor there, or that needs one that is not loaded before it, fails the build: it would fail
+every boot.
 
 mkosi's finalize script of the initrd runs `python3 -m tinboot.builder.modules LIST MODULES TREE`.
 """
@@ -18,37 +19,38 @@ from pathlib import Path
 
 from tinboot.formats.errors import Malformed, Refused
 
-#: In the initrd: the modules to load, one absolute path a line; an empty line before those for later.
+#: In the initrd: the modules to load, one absolute path a line; an empty line where the list parts them.
 ORDER = "usr/lib/tinboot/modules"
 
-LATER = "--"
+#: The lines that part the list, in this order.
+PARTS = ("--", "-- services")
 
 _NAME = re.compile(r"kernel/[a-z0-9_/-]+\.ko")
 
 
 def parse(file: str, text: str) -> list[str]:
-    """Raises `Malformed` with file and line, and for a list that has no `LATER`."""
+    """Raises `Malformed` with file and line, and for a list that has not all `PARTS`."""
     listed: list[str] = []
     for number, raw in enumerate(text.splitlines(), 1):
         entry = raw.split("#", 1)[0].strip()
         if not entry:
             continue
-        if (_NAME.fullmatch(entry) is None and entry != LATER) or entry in listed:
+        if (_NAME.fullmatch(entry) is None and entry not in PARTS) or entry in listed:
             raise Malformed(f"{file}:{number}: {entry!r} is no module's path, or stands there twice")
         listed.append(entry)
-    if LATER not in listed:
-        raise Malformed(f"{file}: no line {LATER} parts what loads before the hooks from the rest")
+    if tuple(entry for entry in listed if entry in PARTS) != PARTS:
+        raise Malformed(f"{file}: expected the lines {' and '.join(PARTS)}, in this order")
     return listed
 
 
 def to_load(listed: list[str], builtin: set[str], needs: dict[str, list[str]]) -> list[str]:
-    """The modules of `listed` that are files, and `LATER`. `needs`: of modules.dep; raises `Refused`."""
+    """The modules of `listed` that are files, and `PARTS`. `needs`: of modules.dep; raises `Refused`."""
     loaded: list[str] = []
     problems = []
     for module in listed:
         if module in builtin:
             continue
-        if module == LATER:
+        if module in PARTS:
             loaded.append(module)
             continue
         if module not in needs:
@@ -80,7 +82,7 @@ def stage(listed: list[str], modules: Path, tree: Path) -> None:
     needs = dependencies((modules / "modules.dep").read_text("utf-8"))
     order = []
     for module in to_load(listed, builtin, needs):
-        if module == LATER:
+        if module in PARTS:
             order.append("\n")
             continue
         target = tree / "usr/lib/modules" / modules.name / module

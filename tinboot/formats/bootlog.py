@@ -24,7 +24,11 @@ CONFIG_FILE = "config.yml"  # the config's bytes as hashed
 REPORT_FILE = "boot.json"  # what each hook verified, and how long it took
 MACHINE_ID_FILE = "machine-id"  # random, bound over the root's /etc/machine-id
 IMAGES_FOLDER = "images"  # one for each container's image, by the first 20 hex digits of the root hash
+SERVICES_FILE = "services"  # empty; there where the config has services, which the root then prepares
 VOLUMES_FOLDER = "volumes"  # one mount point for each model, by its name
+
+#: virtio serial of the disk that the root reads, and nothing in the initrd (operatorinput.py).
+OPERATOR_SERIAL = "tinboot-operator"
 
 
 class Passed(NamedTuple):

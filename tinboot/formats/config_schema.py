@@ -167,6 +167,12 @@ class Config(NamedTuple):
     shim_version: str | None = None
     vault_url: str | None = None
 
+    @property
+    def has_services(self) -> bool:
+        """Whether anything is to run in the machine beyond its own report."""
+        asked = (self.shim, self.containers, self.networks, self.attested_keys, self.keyserver_url)
+        return any(bool(part) for part in asked)
+
 
 _name = text_of(kind.safe_name)
 _url = text_of(kind.url)

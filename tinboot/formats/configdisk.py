@@ -7,9 +7,6 @@ from tinboot.formats.halt import Refusal
 #: virtio serial of the config's disk.
 SERIAL = "tinboot-config"
 
-#: That of the operator's, which nothing in the initrd reads (operatorinput.py).
-OPERATOR_SERIAL = "tinboot-operator"
-
 SECTOR = 512
 LIMIT = 1 << 20  # bytes of config; Tinfoil's published schema has the same bound
 

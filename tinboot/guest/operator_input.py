@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from tinboot.formats import operatorinput
+from tinboot.formats.bootlog import OPERATOR_SERIAL
 from tinboot.formats.config import Config
-from tinboot.formats.configdisk import OPERATOR_SERIAL
 from tinboot.formats.errors import Malformed, Mismatch, Refused
 from tinboot.formats.halt import Refusal
 from tinboot.formats.operatorinput import OperatorInput
