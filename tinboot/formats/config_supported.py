@@ -6,11 +6,16 @@ grant, and none runs with one that was passed over.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tinboot.formats.config import Config
 from tinboot.formats.config_schema import Shim
 from tinboot.formats.errors import Refused
+
+#: In the one spelling of RFC 3986, 6.2.2, and without the quote that HAProxy's configuration would need.
+_PATH = re.compile(r"(/[A-Za-z0-9._~!$&()*+,;=:@-]+)*/?\*?")
+_ORIGIN = re.compile(r"\*|https?://[a-z0-9.:\[\]-]+")
 
 _LATER = "is not there yet: leave the key out"
 _ACME = "belongs to tls-mode acme, which is not there yet: leave the key out"
@@ -58,6 +63,12 @@ def _shim(config: Config, shim: Shim) -> Iterator[str]:
     ):
         if given:
             yield f"shim.{key} {_LATER}"
+    for path in shim.paths:
+        if not _PATH.fullmatch(path) or path.lower().startswith("/.well-known"):
+            yield f"shim.paths: {path!r} is no path that the proxy passes on (docs/service.md)"
+    for origin in shim.origins:
+        if not _ORIGIN.fullmatch(origin):
+            yield f"shim.origins: {origin!r} is none that a browser sends"
     if shim.rate_burst is not None and not shim.rate_limit:
         yield "shim.rate-burst says nothing without rate-limit"
     if config.containers and not shim.paths:
