@@ -19,6 +19,8 @@ from tinboot.formats.errors import Unavailable
 
 _CHUNK = 64 << 10  # bytes read at a time of a body from a file
 
+_Request = tuple[str, str, list[tuple[str, str]], bytes | Iterable[bytes] | None]
+
 #: RFC 9110, 5.1 and 9.1: field names and methods are tokens.
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
@@ -80,47 +82,25 @@ def command(
     if body is not None and not any(name.lower() == "content-type" for name, _ in headers):
         headers = [*headers, ("Content-Type", "application/json")]
     method = method or ("GET" if body is None else "POST")
-    status = _send(verified, options, (method, path, headers, body), ehbp=ehbp, include=include)
+    status = _send(verified, (method, path, headers, body), options, ehbp=ehbp, include=include)
     if status >= 400:
         raise Unavailable(f"{origin.authority}{path}: status {status}")
 
 
-def _send(
-    verified: Verified,
-    options: Options,
-    request: tuple[str, str, list[tuple[str, str]], bytes | Iterable[bytes] | None],
-    *,
-    ehbp: bool,
-    include: bool,
-) -> int:
+def _send(verified: Verified, request: _Request, options: Options, *, ehbp: bool, include: bool) -> int:
     """The answer goes to standard output as it comes; its status is returned."""
-    import httpx  # noqa: PLC0415 - nothing of it is needed where the verification fails
+    from tinboot.client.exchange import Request, exchange  # noqa: PLC0415 - it needs httpx, and a refusal does not
 
-    method, path, headers, body = request
-    authority = verified.origin.authority
-    own = [("User-Agent", "tinboot"), ("Accept", "*/*"), ("Accept-Encoding", "identity")]
-    named = {name.lower() for name, _ in headers}
-    sent = [*headers, *((name, value) for name, value in own if name.lower() not in named)]
-    opened = verified.ehbp_client if ehbp else verified.client
     out = sys.stdout.buffer
-    try:
-        with (
-            opened(timeout=options.timeout) as talk,
-            talk.stream(method, f"https://{authority}{path}", content=body, headers=sent) as answer,
-        ):
-            if include:
-                lines = [f"{answer.http_version} {answer.status_code}"]
-                lines += [f"{name}: {value}" for name, value in answer.headers.multi_items()]
-                out.write("\n".join([*lines, "", ""]).encode("latin-1", "replace"))
-            for part in answer.iter_raw():
-                out.write(part)
-                out.flush()
-            return answer.status_code
-    except httpx.HTTPError as error:
-        said = str(error) or type(error).__name__
-        raise Unavailable(
-            f"{authority}{path}: {said}", "the host was verified, and then broke off"
-        ) from error
+    with exchange(verified, Request(*request), ehbp=ehbp, seconds=options.timeout) as answer:
+        if include:
+            lines = [f"{answer.version} {answer.status}"]
+            lines += [f"{name}: {value}" for name, value in answer.headers]
+            out.write("\n".join([*lines, "", ""]).encode("latin-1", "replace"))
+        for part in answer.parts:
+            out.write(part)
+            out.flush()
+        return answer.status
 
 
 def _say(verified: Verified) -> None:
