@@ -64,6 +64,8 @@ def _relative(path: bytes, what: str) -> bytes:
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         _refuse(path, "leads out of the layer", what)
+    if any(part.startswith(_MARK) for part in parts[:-1]):
+        _refuse(path, "lies in something whose name is a mark", what)
     if any(len(part) > _MAX_NAME for part in parts):
         _refuse(path, f"has a component of more than {_MAX_NAME} bytes", what)
     return b"/".join(parts)
