@@ -1,4 +1,4 @@
-"""What a container gets of the GPUs that the gate verified: a specification of CDI (Container Device Interface).
+"""What a container gets of the GPUs that the gate verified, as CDI (Container Device Interface) has it.
 
 Device nodes as the gate made them, and NVIDIA's libraries as the root has them. nvidia-ctk would look for
 both itself; it is another program that has to be trusted, and finds what is there, not what was verified.

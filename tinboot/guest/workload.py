@@ -19,6 +19,7 @@ from tinboot.guest.workload_health import Health
 from tinboot.guest.workload_watch import Board, Unit
 
 UNITS = Path("/run/systemd/system")  # systemd.unit(5): runtime units
+SCRATCH = Path("/var/tmp")  # of Podman, which does not make it
 
 #: Seconds between looks at the control groups, and after which units are asked after without a change.
 _TICK, _LONGEST = 0.5, 30.0
@@ -134,6 +135,7 @@ def main() -> None:
     supervisor = Supervisor(loaded, refused)
     workload_volumes.mount(loaded)
     cdi.write(loaded.gpus)
+    SCRATCH.mkdir(mode=0o700, exist_ok=True)
     make_units(prepared)
     supervisor.start()
     notify("READY=1")

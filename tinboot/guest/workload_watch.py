@@ -16,7 +16,10 @@ from tinboot.formats import workloadstatus
 CGROUPS = Path("/sys/fs/cgroup/system.slice")
 
 #: Of `systemctl show` (org.freedesktop.systemd1(5)).
-PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "Result", "ExecMainCode", "ExecMainStatus")
+PROPERTIES = (
+    *("Id", "LoadState", "ActiveState", "SubState", "Result", "ExecMainCode", "ExecMainStatus"),
+    *("Job", "InactiveExitTimestampMonotonic"),
+)
 
 _KILLED, _DUMPED = "2", "3"  # CLD_KILLED, CLD_DUMPED of waitid(2)
 _ENGINE_FAILED = "125"  # podman-run(1), "Exit Status": the error is with Podman itself
@@ -63,6 +66,9 @@ def judge(fields: dict[str, str]) -> Unit:
         return Unit("exited", f"{why}; to be started again", engine)
     if active in ("activating", "reloading"):
         return Unit("starting", "")
+    if fields.get("InactiveExitTimestampMonotonic") in (None, "", "0"):  # it never began
+        waits = fields.get("Job", "") not in ("", "0")
+        return Unit("starting", "") if waits else Unit("failed", "its network could not be made")
     return Unit("exited", why, engine)
 
 
