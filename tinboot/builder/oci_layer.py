@@ -53,7 +53,7 @@ def unpack(entries: Iterable[Entry], below: Tree | None, what: str) -> Tree:
             opaque.add(path)  # replaced by a new directory, of which nothing below may show through
         elif below is not None and path not in tree:
             tree[path] = _PLAIN._replace(path=path, kind=tar.CHARACTER, mode=0)
-    _complete(tree, opaque, {} if below is None else below, what)
+    _complete(tree, opaque, hidden, {} if below is None else below, what)
     if below is not None:
         for path in opaque:
             tree[path] = tree[path]._replace(xattrs=tuple(sorted((*tree[path].xattrs, OPAQUE))))
@@ -101,10 +101,10 @@ def _place(tree: Tree, path: bytes, entry: Entry, what: str) -> None:
     tree[path] = entry
 
 
-def _complete(tree: Tree, opaque: set[bytes], below: Tree, what: str) -> None:
+def _complete(tree: Tree, opaque: set[bytes], hidden: set[bytes], below: Tree, what: str) -> None:
     """Adds the directories that the layer itself does not describe, as they are below."""
     seen: set[bytes] = set()
-    for path in [*tree, *opaque, b""]:
+    for path in [*tree, *opaque, *hidden, b""]:
         if path in opaque or not path:
             tree.setdefault(path, below.get(path, _PLAIN))
         folder = path
