@@ -14,7 +14,7 @@ from tinboot.client.kds import Kds
 from tinboot.formats import attestationcollateral as collateral
 from tinboot.formats import certtable
 from tinboot.formats.attestationcollateral import Collateral
-from tinboot.formats.errors import Malformed, Unavailable
+from tinboot.formats.errors import Malformed, TinbootError, Unavailable
 from tinboot.formats.snpreport import Report
 from tinboot.formats.snptcb import GENOA, MILAN, TURIN, Line, product_of
 from tinboot.verify import certificate, chain, roots
@@ -93,7 +93,7 @@ def _asked(
     for line in lines[:-1]:
         try:
             return kds.vcek(report, line, holds)
-        except Unavailable:
+        except TinbootError:
             continue
     return kds.vcek(report, lines[-1], holds)
 

@@ -42,6 +42,14 @@ class Origin(NamedTuple):
         return host if self.port == HTTPS else f"{host}:{self.port}"
 
 
+class Status(Unavailable):
+    """The host has answered, and not with what was asked for."""
+
+    def __init__(self, message: str, hint: str = "", status: int = 0) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
 class Busy(Unavailable):
     """The host answers later: 429 or 503. `after`: seconds, where it says so (RFC 9110, 10.2.3)."""
 
@@ -143,7 +151,7 @@ def _check(where: str, status: int, headers: Sequence[tuple[bytes, bytes]], limi
         known = float(after) if re.fullmatch("[0-9]{1,4}", after) else None
         raise Busy(f"{where}: status {status}", "it is busy: ask again later", known)
     if status != 200:
-        raise Unavailable(f"{where}: status {status}, expected 200")
+        raise Status(f"{where}: status {status}, expected 200", status=status)
     if (encoding := fields.get(b"content-encoding", "identity")) != "identity":
         raise Refused(f"encoding: {where} is encoded as {_quoted(encoding)}, which was not asked for")
     length = fields.get(b"content-length", "0")

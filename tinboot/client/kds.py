@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from tinboot.client.cache import Cache
 from tinboot.client.connection import Deadline
-from tinboot.client.fetch import Busy, Conversation, Origin, address
+from tinboot.client.fetch import Busy, Conversation, Origin, Status, address
 from tinboot.formats.errors import Malformed, Mismatch, TinbootError, Unavailable
 from tinboot.formats.snpreport import Report
 from tinboot.formats.snptcb import Line, decode
@@ -160,8 +160,9 @@ class Kds:
                     raise
                 pause = error.after if error.after is not None else _BUSY
                 self._note(pause)
-            except Unavailable:
-                if not left or self._deadline.left < wait:
+            except Unavailable as error:
+                known = isinstance(error, Status) and error.status < 500
+                if known or not left or self._deadline.left < wait:
                     raise
                 time.sleep(min(wait, max(0.0, self._deadline.left)) * random.uniform(0.5, 1.0))  # noqa: S311
                 wait *= 2
