@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from oci_layouts import Layout, member, tar
 
 from tinboot.formats.verity import parse_volume_ref
 
@@ -86,6 +87,79 @@ def test_errors_have_their_exit_code(here: Path, arguments: list[str], code: int
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert listing(here) == ["tree"]
+
+
+@pytest.fixture
+def layout(here: Path) -> str:
+    """The digest of the one image in the layout `oci`, there as the archive `oci.tar` too."""
+    made = Layout()
+    image = made.image([tar([member("serve", data=b"#!/bin/sh\n", mode=0o755)])], "gzip")
+    made.entry(image, "v1")
+    made.write(here / "oci")
+    made.archive(here / "oci.tar")
+    return image.digest
+
+
+def test_an_images_entry_alone_is_on_standard_output(here: Path, layout: str) -> None:
+    done = tinboot(here, "--oci", "oci", "--image", "localhost/app:1")
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0)
+    first, second = done.stdout.splitlines()
+    assert first == f"- image: localhost/app:1@{layout}"
+    line = second.removeprefix("  mpk: ")
+    assert str(parse_volume_ref(line)) == line
+    assert "localhost--app-1.mpk" in listing(here)
+    assert "localhost--app-1.mpk.json" in listing(here)
+    assert "made with mkfs.erofs" in done.stderr
+    for words in (["--oci", "oci:v1"], ["--oci", "oci.tar", "--image", f"localhost/app:1@{layout}"], []):
+        again = tinboot(here, "--check", "localhost--app-1.mpk", *words)
+        assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    (here / "localhost--app-1.mpk.json").unlink()
+    exact = [f"--image=localhost/app:1@{layout}", f"--expect={line}"]
+    again = tinboot(here, "--check", "localhost--app-1.mpk", *exact, "--json")
+    assert json.loads(again.stdout)["image"] == f"localhost/app:1@{layout}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--oci", "oci"], 2, "or --oci LAYOUT and --image NAME"),
+        (["--image", "localhost/app"], 2, "or --oci LAYOUT and --image NAME"),
+        (["--oci", "missing", "--image", "localhost/app"], 2, "missing does not exist"),
+        (["--oci", "oci", "--image", "app"], 2, "expected an image with its registry"),
+        (["--oci", "oci", "--image", "localhost/app@sha256:0"], 2, "expected an image by digest"),
+        (
+            ["--oci", "oci", "tree", "--image", "localhost/app"],
+            2,
+            "--oci goes with --image, SOURCE with --repo",
+        ),
+        (["--oci", "oci:v2", "--image", "localhost/app"], 5, "has 0 images called 'v2'"),
+        (["--oci", "oci:v1", "--image", "localhost/app@sha256:" + "0" * 64], 4, "v1 is sha256:"),
+        (["--oci", "tree", "--image", "localhost/app"], 6, "oci-layout: No such file"),
+        (["--oci", "tree/weights.bin", "--image", "localhost/app"], 3, "tree/weights.bin, header at byte 0"),
+    ],
+)
+@pytest.mark.usefixtures("layout")
+def test_errors_of_images_have_their_exit_code(
+    here: Path, arguments: list[str], code: int, said: str
+) -> None:
+    before = listing(here)
+    done = tinboot(here, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert listing(here) == before
+
+
+def test_a_check_of_an_image_takes_no_weights(here: Path, layout: str) -> None:
+    tinboot(here, "--oci", "oci", "--image", "localhost/app", "-o", "x")
+    done = tinboot(here, "--check", "x", "tree")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no SOURCE" in done.stderr
+    blob = here / "oci/blobs/sha256" / layout[7:]
+    blob.write_bytes(blob.read_bytes()[:-1] + b" ")
+    done = tinboot(here, "--check", "x", "--oci", "oci")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert f"the blob {layout} hashes to" in " ".join(done.stderr.split())
 
 
 def test_a_missing_tool_is_6_with_the_remedy(here: Path) -> None:
