@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_host
 import fake_nvidia
 import pytest
 import served_guest
@@ -19,9 +19,7 @@ from hypothesis import strategies as st
 from served_guest import Guest, Host
 
 from tinboot.cli import inspect
-from tinboot.formats import attestationdocument, bootreport, completeattestation, gpuevidence
-from tinboot.formats.bootreport import BootReport
-from tinboot.formats.completeattestation import CompleteAttestation
+from tinboot.formats import completeattestation, gpuevidence
 from tinboot.formats.errors import Malformed, TinbootError, Unavailable
 
 COMMON = (*("--at", "2026-06-01T12:00:00Z", "--trust-root", "ark.pem", "--trust-gpu-root", "gpu-root.pem"),)
@@ -36,20 +34,10 @@ def run(*arguments: str, stdin: bytes = b"") -> Result:
     return done
 
 
-def complete(sealed: bytes, *, bound: bytes | None = None) -> bytes:
-    guest = Guest(gpus=1)
-    document = attestationdocument.parse_v2(guest.document_v2())
-    challenged = attestationdocument.parse_v3(guest.document(NONCE))
-    report = guest.report(bootreport.report_data(sealed if bound is None else bound))
-    boot = BootReport(sealed, "configfs-tsm", report, b"")
-    gpus = tuple(guest.gpu_evidence(NONCE))
-    pem = guest.certificate().decode()
-    made = CompleteAttestation("1.2.0", CONFIG, pem, guest.hpke_public, document, challenged, boot, gpus)
-    return completeattestation.render(made)
-
-
-def digest() -> bytes:
-    return hashlib.sha256(CONFIG).hexdigest().encode()
+def complete(**changed: Any) -> bytes:
+    keys = fake_host.KEYS._replace(tls=fake_host.tls())
+    made = fake_host.complete(fake_host.gpus(1), challenged=fake_host.v3(keys))
+    return completeattestation.render(made._replace(**changed))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("v2.json").write_bytes(guest.document_v2())
     Path("report").write_bytes(guest.report(bytes(64)))
     Path("gpus.json").write_bytes(gpuevidence.render(guest.gpu_evidence(NONCE)))
-    Path("complete.json").write_bytes(complete(b'{"config":"' + digest() + b'"}'))
+    Path("complete.json").write_bytes(complete())
     Path("ark.pem").write_bytes(stub_nvidia.pem([served_guest.issuers()[1]]))
     Path("chain.pem").write_bytes(stub_nvidia.pem([*served_guest.issuers()]))
     Path("vcek").write_bytes(served_guest.vcek())
@@ -136,23 +124,22 @@ def test_a_report_without_its_certificate() -> None:
 
 def test_a_complete_attestation() -> None:
     found = tree(run("complete.json", "--json", "--vek", "vcek", "--chain", "chain.pem"))
-    assert verdicts(claim(found, "config")) == {"config-sealed": "pass"}
-    assert verdicts(claim(found, "boot", "sealed")) == {"boot-report-data": "pass"}
+    assert verdicts(found) == {"same-guest": "pass", "same-keys": "pass"}
+    assert verdicts(claim(found, "config")) == {"config": "pass"}
+    assert verdicts(claim(found, "boot", "sealed")) == {"boot-format": "pass", "boot-report-data": "pass"}
     assert verdicts(claim(found, "boot", "SEV-SNP report"))["report-signature"] == "pass"
     assert claim(found, "GPUs")["value"] == "1"
+    assert verdicts(claim(found, "GPUs"))["boot-gpus"] == "pass"
 
 
 def test_what_does_not_hang_together_is_said() -> None:
-    Path("complete.json").write_bytes(complete(b"{}", bound=b"else"))
-    done = run("complete.json", "--json")
-    found = tree(done)
-    assert verdicts(claim(found, "config")) == {"config-sealed": "fail"}
-    assert verdicts(claim(found, "boot", "sealed")) == {"boot-report-data": "fail"}
+    Path("complete.json").write_bytes(complete(config=b"other", boot=fake_host.complete(boot=b"else").boot))
+    found = tree(run("complete.json", "--json"))
+    assert verdicts(claim(found, "config")) == {"config": "fail"}
+    assert verdicts(claim(found, "boot", "sealed"))["boot-report-data"] == "fail"
     shown = run("complete.json")
     assert shown.exit_code == 0
-    assert "FAIL config-sealed: what the boot sealed does not name the config" in " ".join(
-        shown.stdout.replace("│", " ").split()
-    )
+    assert "FAIL config: the config has the hash" in " ".join(shown.stdout.replace("│", " ").split())
 
 
 def test_another_root_is_not_trusted() -> None:

@@ -6,6 +6,7 @@ the evidence brings along or files have, no reference values. What they cannot t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,11 +16,12 @@ from tinboot.client import Given
 from tinboot.client import certificate as tls_certificate
 from tinboot.client.endorsements import gather
 from tinboot.client.evidence import Evidence
-from tinboot.formats import bootreport, certtable, snpreport
+from tinboot.formats import certtable, snpreport
+from tinboot.formats.attestationcollateral import Collateral
 from tinboot.formats.attestationdocument import DocumentV2, DocumentV3, document_hash
 from tinboot.formats.completeattestation import CompleteAttestation
 from tinboot.formats.deviceevidence import parse as parse_devices
-from tinboot.formats.errors import Malformed, Mismatch, TinbootError
+from tinboot.formats.errors import Malformed, TinbootError
 from tinboot.formats.gpuevidence import GpuEvidence
 from tinboot.formats.gpureference import ReferenceValues
 from tinboot.formats.snpreport import Report
@@ -27,6 +29,7 @@ from tinboot.verify import (
     advisories,
     appraisal,
     checks,
+    complete,
     document,
     gpu_appraisal,
     gpu_platform,
@@ -42,6 +45,7 @@ from tinboot.verify.gpu_policy import Policy as GpuPolicy
 _NO_VALUES = Unchecked("no reference values are compared here")
 _NO_CONNECTION = Unchecked("a file has no connection")
 _NO_NONCE = Unchecked("nobody sent a nonce for a file")
+_NO_GPUS = Unchecked("nobody says how many GPUs there must be")
 
 #: Of a report, what says that AMD vouches for it.
 _SIGNED = (
@@ -107,20 +111,23 @@ def of_gpus(items: Sequence[GpuEvidence], means: Means, nonce: bytes | Unchecked
 
 def of_document(found: DocumentV2 | DocumentV3, means: Means, seen: Evidence | None = None) -> Claim:
     """Of a file, or with `seen` of a host that was asked just now."""
-    endorsed: Endorsements | TinbootError
     brought = found.collateral if isinstance(found, DocumentV3) else ()
+    shown = Seen(_NO_CONNECTION, _NO_CONNECTION) if seen is None else Seen(seen.tls, seen.hpke)
+    demands = _demands(found.report, brought, means, _NO_NONCE if seen is None else seen.nonce)
+    return _document(document.appraise(found, shown, demands, means.now), means)
+
+
+def _demands(report: bytes, brought: Sequence[Collateral], means: Means, nonce: bytes | Unchecked) -> Demands:
+    endorsed: Endorsements | TinbootError
     try:
-        report = snpreport.parse(found.report)
-        endorsed = gather(report, means.given, brought, None, revocations=False)
+        endorsed = gather(snpreport.parse(report), means.given, brought, None, revocations=False)
     except TinbootError as error:
         endorsed = error
-    shown = Seen(_NO_CONNECTION, _NO_CONNECTION) if seen is None else Seen(seen.tls, seen.hpke)
-    nonce = _NO_NONCE if seen is None else seen.nonce
-    demands = Demands(
-        endorsed, policy.shipped("baseline"), advisories.shipped(), nonce, Unchecked("shown below")
-    )
-    result = document.appraise(found, shown, demands, means.now)
-    parts = []
+    return Demands(endorsed, policy.shipped("baseline"), advisories.shipped(), nonce, _NO_GPUS)
+
+
+def _document(result: document.Appraisal, means: Means) -> Claim:
+    found, parts = result.document, []
     if isinstance(found, DocumentV3):
         parts.append(Claim("nonce", found.nonce.hex(), _some(result.verdicts, ("nonce", "report-data"))))
     else:
@@ -162,49 +169,36 @@ def of_complete(found: CompleteAttestation, means: Means) -> Claim:
         note = f"unreadable: {error.message}"
     else:
         note = f"{len(found.boot.certificates)} bytes; a hint that nothing binds"
-    given = means.given if means.given.table is not None else means.given._replace(table=table)
-    own = means._replace(given=given)
-    boot = (
-        Claim("sealed", f"{len(found.boot.sealed)} bytes", (_sealed(found),)),
+    if means.given.table is None:
+        means = means._replace(given=means.given._replace(table=table))
+    brought = () if found.challenged is None else found.challenged.collateral
+    demands = _demands(found.document.report, brought, means, _NO_NONCE)
+    result = complete.appraise(found, Seen(_NO_CONNECTION, _NO_CONNECTION), demands, means.now)
+    asked = result.verdicts
+    boot = [
         Claim("provider", found.boot.provider),
+        Claim("sealed", f"{len(found.boot.sealed)} bytes", _some(asked, ("boot-format", "boot-report-data"))),
         Claim("certificates", note),
-        of_report(found.boot.report, own),
-    )
-    parts = [
-        Claim("image version", f"{found.image_version}; the measurement says which image it is"),
-        Claim("config", hashlib.sha256(found.config).hexdigest(), (_config(found),)),
-        Claim("HPKE key", found.hpke.hex()),
-        of_document(found.document, own),
-        *(() if found.challenged is None else (of_document(found.challenged, own),)),
-        Claim("boot", "the report that it began with", (), boot),
-        *((of_gpus(found.gpus, own),) if found.gpus else ()),
     ]
-    return Claim("complete attestation", "", (), tuple(parts))
-
-
-def _sealed(found: CompleteAttestation) -> Verdict:
-    """That the boot's report binds what the boot sealed."""
-
-    def asked(complete: CompleteAttestation) -> None:
-        own = snpreport.parse(complete.boot.report).report_data
-        expected = bootreport.report_data(complete.boot.sealed)
-        if own != expected:
-            raise Mismatch(f"REPORT_DATA is {own.hex()}, expected {expected.hex()}")
-
-    check = Check("boot-report-data", None, "the boot's report binds what the boot sealed", asked)
-    return checks.ask((check,), found)[0]
-
-
-def _config(found: CompleteAttestation) -> Verdict:
-    """That what the boot sealed has this config's hash, in whichever of its members."""
-
-    def asked(complete: CompleteAttestation) -> None:
-        digest = hashlib.sha256(complete.config).hexdigest()
-        if digest.encode() not in complete.boot.sealed:
-            raise Mismatch(f"what the boot sealed does not name the config {digest}")
-
-    check = Check("config-sealed", None, "what the boot sealed names the config's hash", asked)
-    return checks.ask((check,), found)[0]
+    if result.sealed is not None:
+        boot.append(Claim("command line", result.sealed.cmdline))
+    with contextlib.suppress(Malformed):
+        report = snpreport.parse(found.boot.report)
+        verdicts = () if result.boot is None else result.boot.verdicts
+        boot.append(_report(report, (*asked, *result.documents[0].verdicts, *verdicts), result.boot))
+    digest = hashlib.sha256(found.config).hexdigest()
+    parts = (
+        Claim("image version", f"{found.image_version}; the guest's word, which no report binds"),
+        Claim("config", digest, _some(asked, ("config",))),
+        Claim("certificate", f"{len(found.certificate)} characters", _some(asked, ("certificate-key",))),
+        Claim("HPKE key", found.hpke.hex(), _some(asked, ("published-hpke-key",))),
+        *(_document(part, means) for part in result.documents),
+        Claim("boot", "the report that it began with", (), tuple(boot)),
+    )
+    if found.gpus:
+        gpus = of_gpus(found.gpus, means)
+        parts += (gpus._replace(checks=(*gpus.checks, *_some(asked, ("boot-gpus",)))),)
+    return Claim("complete attestation", "", _some(asked, ("same-guest", "same-keys")), parts)
 
 
 def _appraised(
