@@ -54,10 +54,10 @@ def test_no_folder() -> None:
     assert cache.get("x") is None
 
 
-def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert default_folder() == Path("/somewhere/tinboot/kds")
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert default_folder() == Path("/home/somebody/.cache/tinboot/kds")
+        assert default_folder() == tmp_path / ".cache/tinboot/kds"

@@ -63,7 +63,11 @@ def test_another_key_than_the_expected() -> None:
 
 
 ANSWERS: list[tuple[Answer, type[TinbootError], str]] = [
-    (Answer(b"", 302, (("Location", "https://evil.example/"),)), Refused, "redirect: .*'https://evil.ex"),
+    (
+        Answer(b"", 302, (("Location", "https://evil.example/"),)),
+        Refused,
+        "redirect: .*'https://evil.example/",
+    ),
     (Answer(b"", 301), Refused, "leads to 'nowhere'"),
     (Answer(b"", 304), Refused, "redirect"),
     (Answer(b"", 307, (("Location", "/same"),)), Refused, "redirect"),
@@ -217,7 +221,7 @@ def test_where_it_is_reached() -> None:
     "text",
     [
         "",
-        "https://x",
+        "https://x.example",
         "x:0",
         "x:65536",
         "x:",

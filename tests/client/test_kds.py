@@ -281,7 +281,7 @@ def test_a_list_of_another_root(service: Host, ask: Ask, tmp_path: Path) -> None
         "https://",
         "https://u:p@kds.example",
         "https://kds.example/?x",
-        "https://k#x",
+        "https://k.example#x",
     ],
 )
 def test_urls_that_are_none(url: str, cache: Cache) -> None:

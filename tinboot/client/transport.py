@@ -31,6 +31,7 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (httpcore.LocalProtocolError, httpx.LocalProtocolError),
     (httpcore.RemoteProtocolError, httpx.RemoteProtocolError),
 )
+_KNOWN = tuple(kind for kind, _ in _ERRORS)
 
 
 @final
@@ -107,8 +108,6 @@ def _httpx_errors() -> Iterator[None]:
     """httpcore's errors under httpx's names, which users of a transport expect."""
     try:
         yield
-    except Exception as error:
-        for kind, name in _ERRORS:
-            if isinstance(error, kind):
-                raise name(str(error)) from error
-        raise
+    except _KNOWN as error:
+        name = next(name for kind, name in _ERRORS if isinstance(error, kind))
+        raise name(str(error)) from error
