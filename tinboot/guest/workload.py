@@ -19,7 +19,8 @@ from tinboot.guest.workload_health import Health
 from tinboot.guest.workload_watch import Board, Unit
 
 UNITS = Path("/run/systemd/system")  # systemd.unit(5): runtime units
-SCRATCH = Path("/var/tmp")  # of Podman, which does not make it
+#: Of Podman, which does not make it; crun passes through it as the container's root.
+SCRATCH = Path("/var/tmp")  # noqa: S108 - only root writes there
 
 #: Seconds between looks at the control groups, and after which units are asked after without a change.
 _TICK, _LONGEST = 0.5, 30.0
@@ -135,7 +136,7 @@ def main() -> None:
     supervisor = Supervisor(loaded, refused)
     workload_volumes.mount(loaded)
     cdi.write(loaded.gpus)
-    SCRATCH.mkdir(mode=0o700, exist_ok=True)
+    SCRATCH.mkdir(mode=0o711, exist_ok=True)
     make_units(prepared)
     supervisor.start()
     notify("READY=1")

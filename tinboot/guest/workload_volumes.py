@@ -18,7 +18,7 @@ _SIZE = "50%"
 def mount(config: Config, folder: Path = Path(workload_units.VOLUMES)) -> None:
     """Raises OSError. What is mounted already, by a supervisor before this one, stays as it is."""
     libc = ctypes.CDLL(None, use_errno=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o711, exist_ok=True)  # crun passes through it as the container's root
     for volume in config.volumes:
         target = folder / volume.name
         target.mkdir(exist_ok=True)
