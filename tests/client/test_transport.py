@@ -10,6 +10,9 @@ import pytest
 import served_guest
 from client_terms import terms
 from fake_amd import NOW
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, StreamEnded
 from served_guest import Answer, Guest, Host, tls_key
 
 from tinboot import client
@@ -64,6 +67,48 @@ def test_each_new_connection_is_held_to_the_key(host: Host, verified: Verified) 
         with pytest.raises(Mismatch, match="tls-key"):
             talk.post("/", content=b"secret")
     assert len(host.seen) == 1
+
+
+def http2(sock: socket.socket) -> None:
+    """Answers each request with its body, over HTTP/2 (RFC 9113)."""
+    connection = H2Connection(H2Configuration(client_side=False))
+    connection.initiate_connection()
+    bodies: dict[int, bytes] = {}
+    sock.settimeout(5)
+    while True:
+        sock.sendall(connection.data_to_send())
+        if not (data := sock.recv(65536)):
+            return
+        for event in connection.receive_data(data):
+            if isinstance(event, DataReceived):
+                bodies[event.stream_id] = bodies.get(event.stream_id, b"") + event.data
+                connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, StreamEnded):
+                connection.send_headers(event.stream_id, [(":status", "200")])
+                body = bodies.pop(event.stream_id, b"")
+                connection.send_data(event.stream_id, b"answer to " + body, end_stream=True)
+
+
+def speak_http2(host: Host, guest: Guest) -> None:
+    host.context = served_guest.server_context(guest)
+    host.context.set_alpn_protocols(["h2"])
+    host.instead = http2
+
+
+def test_http_2(host: Host, verified: Verified) -> None:
+    speak_http2(host, host.guest)
+    before = host.connections
+    with verified.client() as talk:
+        for _ in range(2):
+            answer = talk.post("/", content=b"secret")
+            assert (answer.http_version, answer.content) == ("HTTP/2", b"answer to secret")
+    assert host.connections == before + 1
+
+
+def test_http_2_with_another_key(host: Host, verified: Verified) -> None:
+    speak_http2(host, Guest(tls=tls_key(1)))
+    with verified.client() as talk, pytest.raises(Mismatch, match="tls-key"):
+        talk.post("/", content=b"secret")
 
 
 @pytest.mark.parametrize(

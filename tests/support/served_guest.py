@@ -250,6 +250,7 @@ class Host:
                 continue
             with contextlib.suppress(OSError):
                 accepted = self._listening.accept()[0]
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as proxies do
                 self.connections += 1
                 self._start(lambda sock=accepted: self._serve(sock))  # type: ignore[misc]
 
