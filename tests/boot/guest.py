@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import forwarding
 import measured_boot
 import stub_files
 import stub_gpu_files
@@ -70,6 +71,8 @@ class Guest:
     known: stub_gpu_files.Known = field(default_factory=dict)
     #: In the place of the stubs' library and daemon.
     gpu_files: Mapping[str, bytes] = field(default_factory=dict)
+    #: Its TCP ports that are reached from here (forwarding.port). None: it has no network device.
+    ports: tuple[int, ...] = ()
 
     @property
     def cmdline(self) -> str:
@@ -134,7 +137,7 @@ class Guest:
                 cpu=cpu,
                 marker=marker,
                 deadline=deadline,
-                extra=[*extra, *listed],
+                extra=[*extra, *listed, *self._network()],
                 under=self.firmware,
                 psp=psp,
             )
@@ -150,7 +153,7 @@ class Guest:
         return result
 
     @contextmanager
-    def machine(self, disks: Sequence[Disk] | None = None) -> Iterator[Machine]:
+    def machine(self, disks: Sequence[Disk] | None = None, *, extra: Sequence[str] = ()) -> Iterator[Machine]:
         """The same for a boot in steps."""
         listed = arguments(
             self.image.folder / "kernel",
@@ -158,6 +161,7 @@ class Guest:
             self.cmdline,
             self.disks if disks is None else disks,
         )
+        listed += [*extra, *self._network()]
         if self.firmware is not None:
             table = measured_boot.hashes(listed)
             listed = measured_boot.under(listed, self.firmware, self.log_dir, table)
@@ -169,6 +173,9 @@ class Guest:
                     psp.start(machine, self.firmware)
                 yield machine
 
+    def _network(self) -> list[str]:
+        return forwarding.arguments(*self.ports) if self.ports else []
+
     def _psp(self) -> Psp | nullcontext[None]:
         return nullcontext() if self.behaviour is None else Psp(self.behaviour)
 
@@ -177,6 +184,12 @@ class Guest:
         digest = hashlib.sha256(config).hexdigest()
         disk = Disk(config_disk(config, folder), SERIAL)
         return replace(self, config=config, line=self.line._replace(config_hash=digest), config_disk=disk)
+
+    def with_service(self, folder: Path, *lines: str) -> Guest:
+        """A config with a `shim`, its further `lines`, and the volumes; a machine with a network device."""
+        shim = "\n".join(("shim:", "  upstream-port: 8080", *(f"  {line}" for line in lines), ""))
+        asking = self.with_config(make_config(self.volumes) + shim.encode(), folder)
+        return replace(asking, ports=(443,))
 
     def with_gpus(self, gpus: Gpus, known: stub_gpu_files.Known, folder: Path, *lines: str) -> Guest:
         """A config that asks for two GPUs, with further `lines`; a machine that has these."""

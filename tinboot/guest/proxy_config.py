@@ -34,7 +34,8 @@ _ODD = (
     r"|%([01]|2[5d-fD-F]|3[0-9]|4[1-9a-fA-F]|5[0-9acfACF]|6[1-9a-fA-F]|7[0-9aefAEF])"
 )
 
-#: What the proxy itself answers: RFC 9457, and no word about what is behind it.
+#: What the proxy itself answers: RFC 9457, and no word about what is behind it. What cannot be read as a
+#: request at all gets HAProxy's own few words, which no setting changes (src/mux_h1.c).
 _ERRORS = {
     400: ("malformed", "The request is malformed."),
     404: ("not-found", "Nothing is served under this path."),
@@ -46,6 +47,7 @@ _ERRORS = {
     503: ("not-ready", "The workload is not ready."),
     504: ("workload-slow", "The workload did not answer in time."),
 }
+_PROBLEM = "application/problem+json"
 _ERROR_TYPE = "urn:tinboot:error:"
 
 
@@ -104,7 +106,7 @@ def _defaults() -> list[str]:
         "  timeout tunnel 1h",
         "  retries 1",
         *(
-            f"  http-error status {status} content-type application/problem+json "
+            f"  http-error status {status} content-type {_PROBLEM} "
             f"string {_quoted(_problem(status, name, title))} hdr Cache-Control no-store"
             for status, (name, title) in _ERRORS.items()
         ),
