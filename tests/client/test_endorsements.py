@@ -90,12 +90,16 @@ Answers = dict[str, Callable[[served_guest.Request], Answer]]
 
 
 def online(
-    answers: Answers, given: Given = GIVEN, *, revocations: bool = False, **fields: Any
+    answers: Answers,
+    given: Given = GIVEN,
+    *brought: attestationcollateral.Collateral,
+    revocations: bool = False,
+    **fields: Any,
 ) -> Endorsements:
     with Host(tls=False) as service:
         service.answers = answers
         kds = Kds(f"http://{service.origin.authority}", Cache(None), NOW, seconds=10)
-        return gather(report(**fields), given, (), kds, revocations=revocations)
+        return gather(report(**fields), given, brought, kds, revocations=revocations)
 
 
 CHIP = f"/vcek/v1/Genoa/{stub_report.chip_id(GENOA).hex()}"
@@ -112,6 +116,20 @@ def test_what_amd_says_is_verified_before_it_is_used() -> None:
     answers: Answers = {CHIP: lambda _: Answer(served_guest.vcek())}
     with pytest.raises(Unavailable, match="is not at hand"):
         online(answers, Given())
+
+
+def test_a_host_whose_certificate_is_of_an_older_tcb() -> None:
+    """Firmware was updated since the host laid its certificate ready: AMD has the one that fits."""
+    amd = fake_amd.authority(GENOA)
+    old = stub_report.TCBS[GENOA]._replace(ucode=1)
+    stale = amd.issue(amd.vcek(fake_amd.KEY, old, stub_report.chip_id(GENOA)))
+    brought = served_guest.endorsements(stale)
+    assert found(GIVEN, *brought).vek.der == stale  # nobody can be asked, and the check says what is wrong
+    answers: Answers = {CHIP: lambda _: Answer(served_guest.vcek())}
+    assert online(answers, GIVEN, *brought).vek.der == served_guest.vcek()
+    assert online({}, GIVEN, *served_guest.endorsements()).vek.der == served_guest.vcek()
+    ours = GIVEN._replace(vek=certificate.parse(stale))
+    assert online({}, ours, *brought).vek.der == stale
 
 
 def test_a_list_is_asked_for_where_it_is_demanded() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import served_guest
@@ -239,6 +240,46 @@ def test_where_it_is_reached() -> None:
 def test_no_origins(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no HOST:PORT|has no port"):
         fetch.origin(text)
+
+
+@pytest.fixture(scope="module")
+def raw() -> Iterator[tuple[Host, list[bytes]]]:
+    """A host that answers every connection with what the list has last."""
+    answers: list[bytes] = []
+
+    def instead(sock: socket.socket) -> None:
+        sock.settimeout(5)
+        sock.recv(65536)
+        sock.sendall(answers[-1])
+        sock.shutdown(socket.SHUT_WR)
+
+    with Host(tls=False) as host:
+        host.instead = instead
+        yield host, answers
+
+
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                *(b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 x\r\n", b"HTTP/1.0 200\r\n", b"\r\n", b"0\r\n\r\n"),
+                *(b"Content-Length: 3\r\n", b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n"),
+                *(b"Content-Encoding: gzip\r\n", b"Location: x\r\n", b"3\r\nabc\r\n", b"abc"),
+            ]
+        ),
+        st.binary(max_size=20),
+    ),
+    max_size=8,
+)
+
+
+@given(answer=LINES.map(b"".join))
+def test_any_bytes_are_an_answer_or_an_error(raw: tuple[Host, list[bytes]], answer: bytes) -> None:
+    host, answers = raw
+    answers.append(answer)
+    conversation = Conversation(host.origin, SECONDS, scheme="http")
+    with conversation, contextlib.suppress(TinbootError):
+        assert len(conversation.get("/x", 10)) <= 10
 
 
 @given(st.text(max_size=300))

@@ -170,6 +170,13 @@ def test_busy_is_waited_out(service: Host, ask: Ask, quick: list[float]) -> None
     assert f"{service.origin.authority} takes no request for 3 seconds" in said
 
 
+def test_busy_is_waited_out_without_a_cache(service: Host, quick: list[float]) -> None:
+    answers = [Answer(vcek()), Answer(b"", 429, (("Retry-After", "3"),))]
+    service.answers[path()] = lambda _: answers.pop()
+    Kds(f"http://{service.origin.authority}", Cache(None), NOW).vcek(report(), GENOA, hold)
+    assert [round(seconds) for seconds in quick] == [3]
+
+
 def test_busy_holds_for_every_process(service: Host, ask: Ask, quick: list[float]) -> None:
     service.answers[path()] = lambda _: Answer(b"", 429, (("Retry-After", "100"),))
     with pytest.raises(Busy, match="takes no request for 100 seconds more"):

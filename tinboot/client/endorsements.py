@@ -16,8 +16,8 @@ from tinboot.formats import certtable
 from tinboot.formats.attestationcollateral import Collateral
 from tinboot.formats.errors import Malformed, TinbootError, Unavailable
 from tinboot.formats.snpreport import Report
-from tinboot.formats.snptcb import GENOA, MILAN, TURIN, Line, product_of
-from tinboot.verify import certificate, chain, roots
+from tinboot.formats.snptcb import GENOA, MILAN, TURIN, Line, decode, product_of
+from tinboot.verify import certificate, chain, identity, roots
 from tinboot.verify.appraisal import Endorsements
 from tinboot.verify.certificate import Certificate
 
@@ -53,10 +53,11 @@ def gather(
     for entry in brought:
         if collateral.CPU not in entry.subjects:
             continue
-        if entry.format == collateral.AMD_VCEK and vek is None:
+        if entry.format == collateral.AMD_VCEK:
             found = collateral.vcek(entry)
-            vek = _one(found.vcek)
             offered += certificate.read(found.chain.encode())
+            if vek is None and not (kds is not None and _is_old(_one(found.vcek), report)):
+                vek = _one(found.vcek)
         elif entry.format == collateral.AMD_CRL and listed is None:
             listed = collateral.crl(entry)
     if vek is None:
@@ -96,6 +97,16 @@ def _asked(
         except TinbootError:
             continue
     return kds.vcek(report, lines[-1], holds)
+
+
+def _is_old(vek: Certificate, report: Report) -> bool:
+    """Whether a host has laid a certificate ready that is of another TCB than its firmware has by now."""
+    if _is_vlek(report):
+        return False  # nobody can be asked for another one
+    for line in _line(report):
+        with contextlib.suppress(Malformed):
+            return identity.read_identity(vek, line).tcb != decode(line, report.reported_tcb)
+    return False
 
 
 def _is_vlek(report: Report) -> bool:

@@ -13,6 +13,7 @@ only what was looked at and found right is kept, for what is wrong would be aske
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import ssl
@@ -71,6 +72,7 @@ class Kds:
         self._seconds = seconds
         self._deadline: Deadline | None = None  # runs from the first request on
         self._told = told
+        self._busy_until = 0.0  # by the wall clock, as what other processes note
         self._tag = hashlib.sha256(url.encode()).hexdigest()[:8]  # each service has its own files
 
     def vcek(self, report: Report, line: Line, holds: Callable[[Certificate], object]) -> Certificate:
@@ -177,11 +179,10 @@ class Kds:
 
     def _queue(self) -> None:
         """Waits until the moment that was noted last. Raises `Unavailable` where that is too late."""
-        noted = self._cache.get(f"{self._tag}-busy")
-        try:
-            pause = float(noted or 0) - time.time()
-        except ValueError:
-            return
+        noted = self._busy_until
+        with contextlib.suppress(ValueError):
+            noted = max(noted, float(self._cache.get(f"{self._tag}-busy") or 0))
+        pause = noted - time.time()
         if not 0 < pause <= _LONGEST:
             return
         if self._deadline is None or pause > self._deadline.left:
@@ -194,7 +195,8 @@ class Kds:
         time.sleep(pause)
 
     def _note(self, seconds: float) -> None:
-        self._cache.put(f"{self._tag}-busy", f"{time.time() + seconds:.3f}".encode())
+        self._busy_until = time.time() + seconds
+        self._cache.put(f"{self._tag}-busy", f"{self._busy_until:.3f}".encode())
 
 
 def _one(data: bytes, what: str) -> Certificate:
