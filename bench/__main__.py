@@ -6,5 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("mounted.py", "build.py", "wrap.py", "measure.py", "verify.py", "gpus.py", "gate.py"):
+for name in (
+    "mounted.py",
+    "build.py",
+    "wrap.py",
+    "measure.py",
+    "verify.py",
+    "gpus.py",
+    "gate.py",
+    "proxy.py",
+):
     subprocess.run([sys.executable, Path(__file__).with_name(name), *sys.argv[1:]], check=True)

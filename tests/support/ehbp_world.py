@@ -140,7 +140,8 @@ def receive_head(connection: socket.socket) -> tuple[bytes, bytes]:
     data = b""
     while http1.END not in data:
         part = connection.recv(1 << 16)
-        assert part, data
+        if not part:
+            raise ConnectionResetError(f"it ended after {data!r}")
         data += part
     head, _, rest = data.partition(http1.END)
     return head + http1.END, rest

@@ -79,21 +79,23 @@ class Sealer:
 class Opener:
     """Frames, as they arrive in pieces, into what they hold. `opened`: frames so far, but empty ones."""
 
-    __slots__ = ("_buffer", "_empty", "_error", "_left", "_limits", "_sequence", "opened")
+    __slots__ = ("_empty", "_error", "_held", "_left", "_length", "_limits", "_sequence", "_view", "opened")
 
     def __init__(self, sequence: hpke.Sequence, limits: Limits) -> None:
         self._sequence = sequence
         self._limits = limits
         self._left = limits.total
-        self._buffer = bytearray()
+        self._length = 0  # of the frame that is arriving; 0: its length is
+        self._view = memoryview(bytearray(_LENGTH))  # room for what arrives of either
+        self._held = 0  # bytes of it
         self._empty = 0
         self._error: TinbootError | None = None
         self.opened = 0
 
     @property
     def held(self) -> int:
-        """Bytes of a frame that has not arrived whole."""
-        return len(self._buffer)
+        """Bytes that are kept for a frame that has not arrived whole."""
+        return len(self._view)
 
     def feed(self, data: Buffer) -> list[bytes]:
         """What became whole with `data`, authenticated, in order.
@@ -103,45 +105,62 @@ class Opener:
         """
         if self._error is not None:
             raise self._error
-        self._buffer += data
+        found: list[bytes] = []
+        view = memoryview(data)
         try:
-            return self._take()
+            while view:
+                view = self._take(view, found)
         except TinbootError as error:
             self._error = error
-            self._buffer = bytearray()
+            self._view, self._held = memoryview(b""), 0
             raise
+        return found
 
     def finish(self) -> None:
         """The body has ended. Raises `Malformed` in the middle of a frame."""
         if self._error is not None:
             raise self._error
-        if self._buffer:
-            raise Malformed(f"the body ends {len(self._buffer)} bytes into a frame")
+        if self._held or self._length:
+            raise Malformed(f"the body ends {self._held + _LENGTH * bool(self._length)} bytes into a frame")
 
-    def _take(self) -> list[bytes]:
-        found = []
-        at = 0
-        with memoryview(self._buffer) as view:
-            while len(view) - at >= _LENGTH:
-                length = int.from_bytes(view[at : at + _LENGTH], "big")
-                self._judge(length)
-                end = at + _LENGTH + length
-                if end > len(view):
-                    break
-                if length:
-                    found.append(self._sequence.open(view[at + _LENGTH : end]))
-                    self.opened += 1
-                    self._left -= length - TAG
-                else:
-                    self._empty += 1
-                at = end
-        del self._buffer[:at]
-        return found
+    def _take(self, view: memoryview, found: list[bytes]) -> memoryview:
+        """One step: a length, a frame, or what there is of it. Returns the rest of `view`."""
+        wanted = self._length or _LENGTH
+        if self._held == 0 and len(view) >= wanted:
+            whole, rest = view[:wanted], view[wanted:]
+        else:
+            part = view[: wanted - self._held]
+            self._keep(part, wanted)
+            if self._held < wanted:
+                return view[:0]
+            whole, rest = self._view[:wanted], view[len(part) :]
+        self._held = 0
+        if self._length:
+            found.append(self._sequence.open(whole))
+            self.opened += 1
+            self._left -= self._length - TAG
+            if len(self._view) > FRAME + TAG:  # room of the usual size is kept for the next one
+                self._view = memoryview(b"")
+            self._length = 0
+        else:
+            self._length = self._judged(int.from_bytes(whole, "big"))
+        return rest
 
-    def _judge(self, length: int) -> None:
+    def _keep(self, part: memoryview, wanted: int) -> None:
+        """In room that grows with what arrives, not with what was announced."""
+        end = self._held + len(part)
+        if end > len(self._view):
+            room = bytearray(min(wanted, max(2 * end, FRAME + TAG)))
+            room[: self._held] = self._view[: self._held]
+            self._view = memoryview(room)
+        self._view[self._held : end] = part
+        self._held = end
+
+    def _judged(self, length: int) -> int:
         """Before anything is gathered for a frame of this length."""
         if length == 0:
-            if self._empty == _EMPTY_FRAMES:
+            self._empty += 1
+            if self._empty > _EMPTY_FRAMES:
                 raise Refused(f"more than {_EMPTY_FRAMES} empty frames in one body")
         elif length < TAG:
             raise Malformed(f"frame {self.opened} has {length} bytes, expected at least {TAG}")
@@ -149,6 +168,7 @@ class Opener:
             raise Refused(f"frame {self.opened} has {length} bytes, expected at most {self._limits.frame}")
         elif length - TAG > self._left:
             raise Refused(f"the body has more than {self._limits.total} bytes")
+        return length
 
 
 class Exchange:

@@ -93,6 +93,7 @@ class Exchange:
         self._up, self._down = Outgoing(), Outgoing()
         self._sealer: Sealer | None = None
         self._left = settings.response_limit
+        self._room = memoryview(bytearray(_READ))  # for what was read last, of either side
 
     def run(self) -> None:
         """To its end, whatever that is; raises nothing that a peer can bring about."""
@@ -122,9 +123,13 @@ class Exchange:
         end += len(http1.END)
         return data[:end], data[end:]
 
-    def _receive(self, deadline: float) -> bytes:
+    def _receive(self, deadline: float) -> memoryview:
         self._client.settimeout(max(0.001, deadline - time.monotonic()))
-        data = self._client.recv(_READ)
+        return self._read_client()
+
+    def _read_client(self) -> memoryview:
+        """What there is, until the next read. Raises `Ended`."""
+        data = self._room[: self._client.recv_into(self._room)]
         if not data:
             raise Ended
         return data
@@ -148,7 +153,7 @@ class Exchange:
             self._nonce = nonce.hex()
         return found
 
-    def _open(self, data: bytes) -> list[bytes]:
+    def _open(self, data: http1.Buffer) -> list[bytes]:
         opener = self._answer.request
         found = [whole for part in self._body.feed(data) for whole in opener.feed(part)]
         if self._body.ended:
@@ -228,28 +233,26 @@ class Exchange:
         return (select.POLLIN if reading else 0) | (select.POLLOUT if self._up.size else 0)
 
     def _move(self, client: int, upstream: int) -> None:
+        """Reads what there is, and writes as much as goes: as a rule all that was just read."""
         if client & (select.POLLHUP | select.POLLERR):
             raise Ended  # nobody is there for the rest
-        if client & select.POLLOUT:
+        if upstream & (select.POLLIN | select.POLLHUP | select.POLLERR) and not self._answered.ended:
+            self._from_upstream()
+        if client & select.POLLIN and not self._body.ended:
+            found = self._open(self._read_client())
+            if not self._deaf:
+                self._send_up(found)
+        if self._down.size:
             self._down.send(self._client)
-        if upstream & (select.POLLOUT | select.POLLERR) and self._up.size:
+        if self._up.size:
             try:
                 self._up.send(self._upstream)
             except (BrokenPipeError, ConnectionResetError):  # it may have answered all the same
                 self._deaf, self._up = True, Outgoing()
-        if upstream & (select.POLLIN | select.POLLHUP | select.POLLERR) and not self._answered.ended:
-            self._from_upstream()
-        if client & select.POLLIN and not self._body.ended:
-            data = self._client.recv(_READ)
-            if not data:
-                raise Ended
-            found = self._open(data)
-            if not self._deaf:
-                self._send_up(found)
 
     def _from_upstream(self) -> None:
         try:
-            data = self._upstream.recv(_READ)
+            data: http1.Buffer = self._room[: self._upstream.recv_into(self._room)]
             if not data:
                 self._answered.finish()
             if self._response is None:
@@ -261,7 +264,7 @@ class Exchange:
         if self._answered.ended:
             self._down.add(http1.LAST_CHUNK if self._chunked else b"")
 
-    def _begin(self, data: bytes) -> bytes:
+    def _begin(self, data: http1.Buffer) -> bytes:
         """Takes in of the response's head what came; returns what is behind it."""
         if not data:
             raise Malformed("the connection ended before it")

@@ -29,6 +29,10 @@ _STACK = 256 << 10
 
 _BACKLOG = 1024
 
+#: Bytes that are allocated and given back once: glibc then keeps twice as much of what is free (mallopt(3),
+#: M_MMAP_THRESHOLD). Otherwise each buffer comes from the kernel anew, page by page.
+_KEPT = 1 << 20
+
 #: What accept(2) may say of one connection or of a moment, and the seconds to wait for a better one.
 _PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE = 0.05
@@ -62,6 +66,7 @@ def listen(path: Path) -> socket.socket:
 def serve(listening: socket.socket, settings: Settings, requests: int, memory: int) -> None:
     """Accepts for ever, `requests` at a time; ends when `listening` is shut down."""
     threading.stack_size(_STACK)
+    bytes(_KEPT)
     free, shared = threading.BoundedSemaphore(requests), Shared(memory)
 
     def work(client: socket.socket) -> None:

@@ -32,6 +32,7 @@ _HOP_BY_HOP = frozenset(
 )
 
 Fields = tuple[tuple[str, str], ...]
+Buffer = bytes | memoryview
 
 
 class Request(NamedTuple):
@@ -98,7 +99,7 @@ class Body(Protocol):
 
     @property
     def ended(self) -> bool: ...
-    def feed(self, data: bytes) -> list[memoryview]:
+    def feed(self, data: Buffer) -> list[memoryview]:
         """What of the body is in `data`. Raises `Malformed`, also for bytes after its end."""
         ...
 
@@ -145,7 +146,7 @@ class Counted:
     def ended(self) -> bool:
         return self._left == 0
 
-    def feed(self, data: bytes) -> list[memoryview]:
+    def feed(self, data: Buffer) -> list[memoryview]:
         if len(data) > self._left:
             raise Malformed(f"{len(data) - self._left} bytes after the end of the body")
         self._left -= len(data)
@@ -161,7 +162,7 @@ class UntilClosed:
 
     ended = False
 
-    def feed(self, data: bytes) -> list[memoryview]:
+    def feed(self, data: Buffer) -> list[memoryview]:
         return [memoryview(data)]
 
     def finish(self) -> None:
@@ -178,22 +179,22 @@ class Chunked:
         self._trailers = 0  # bytes of them; -1: the last chunk is still to come
         self._last = False
 
-    def feed(self, data: bytes) -> list[memoryview]:
+    def feed(self, data: Buffer) -> list[memoryview]:
         parts: list[memoryview] = []
         view = memoryview(data)
-        at = 0
-        while at < len(data):
+        while view:
             if self.ended:
-                raise Malformed(f"{len(data) - at} bytes after the end of the body")
+                raise Malformed(f"{len(view)} bytes after the end of the body")
             if self._left > 2:
-                part = view[at : at + self._left - 2]
+                part = view[: self._left - 2]
                 parts.append(part)
                 self._left -= len(part)
-                at += len(part)
+                view = view[len(part) :]
             else:
-                end = data.find(b"\n", at) + 1 or len(data)
-                self._line += data[at:end]
-                at = end
+                line = bytes(view[:_LINE_LIMIT])
+                line = line[: line.find(b"\n") + 1 or len(line)]
+                self._line += line
+                view = view[len(line) :]
                 self._judge(self._line)
         return parts
 

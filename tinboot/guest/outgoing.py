@@ -23,9 +23,12 @@ class Outgoing:
                 self.size += len(part)
 
     def send(self, to: socket.socket) -> None:
-        """What `to` takes without waiting."""
+        """What `to`, which does not block, takes now; that may be nothing. Raises OSError for any other reason."""
         parts = self._parts
-        sent = to.sendmsg([parts[at] for at in range(min(len(parts), _VECTORS))])
+        try:
+            sent = to.sendmsg(parts if len(parts) <= _VECTORS else [parts[at] for at in range(_VECTORS)])
+        except BlockingIOError:
+            return
         self.size -= sent
         self.begun = True
         while sent:
