@@ -24,7 +24,7 @@ from tinboot.formats.certtable import Certificates
 from tinboot.formats.errors import Malformed, Unavailable
 from tinboot.formats.snpreport import Report
 from tinboot.formats.snptcb import GENOA
-from tinboot.verify import certificate
+from tinboot.verify import certificate, roots
 from tinboot.verify.appraisal import Endorsements
 
 GIVEN = Given(pinned=client_terms.pinned())
@@ -139,6 +139,17 @@ def test_a_list_is_asked_for_where_it_is_demanded() -> None:
     }
     assert online(answers, OFFERED).revocations is None
     assert online(answers, OFFERED, revocations=True).revocations
+
+
+def test_of_amds_own_roots_a_list_is_looked_at_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roots, "AMD", client_terms.pinned())
+    answers: Answers = {
+        CHIP: lambda _: Answer(served_guest.vcek()),
+        "/vcek/v1/Genoa/crl": lambda _: Answer(served_guest.revocation_list()),
+    }
+    assert online(answers, OFFERED).revocations
+    answers["/vcek/v1/Genoa/crl"] = lambda _: Answer(b"", 500)
+    assert online(answers, OFFERED).revocations is None
 
 
 def test_a_providers_certificate_cannot_be_asked_for() -> None:

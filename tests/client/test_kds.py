@@ -264,6 +264,19 @@ def test_an_older_list_will_do_while_it_is_in_force(service: Host, ask: Ask, tmp
         ask(NOW + timedelta(days=1000)).revocations(GENOA, amd_root())
 
 
+def test_who_can_do_without_a_list_asks_once_an_hour(
+    service: Host, ask: Ask, tmp_path: Path, quick: list[float]
+) -> None:
+    service.answers[CRL] = lambda _: Answer(b"", 500)
+    for _ in range(2):
+        assert ask().revocations_or_none(GENOA, amd_root()) is None
+    assert len(service.seen) == 1
+    assert quick == []
+    age(tmp_path)
+    service.answers[CRL] = lambda _: Answer(listed())
+    assert ask().revocations_or_none(GENOA, amd_root()) is not None
+
+
 @pytest.mark.parametrize("days", [-1000, 1000])
 def test_a_list_that_is_not_in_force(service: Host, ask: Ask, days: int, tmp_path: Path) -> None:
     service.answers[CRL] = lambda _: Answer(listed(days))

@@ -23,7 +23,7 @@ def command(options: Options, host: str, as_json: bool) -> None:
     very connection and to the HPKE key that HOST gives out.
 
     No certificate authority is asked: what is trusted is the attested key. AMD is asked for certificates that
-    neither the host brings along nor files have, and for its revocation list where the policy demands one.
+    neither files have nor the host brings along, and for its revocation list.
 
     Exit codes: 0 accepted, 3 malformed, 4 signature or endorsement, 5 against the policy, 6 cannot tell.
     """

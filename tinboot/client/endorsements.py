@@ -16,7 +16,7 @@ from tinboot.formats import certtable
 from tinboot.formats.attestationcollateral import Collateral
 from tinboot.formats.errors import Malformed, TinbootError, Unavailable
 from tinboot.formats.snpreport import Report
-from tinboot.formats.snptcb import GENOA, MILAN, TURIN, Line, decode, product_of
+from tinboot.formats.snptcb import GENOA, MILAN, TURIN, Line, decode, line_named, product_of
 from tinboot.verify import certificate, chain, identity, roots
 from tinboot.verify.appraisal import Endorsements
 from tinboot.verify.certificate import Certificate
@@ -37,7 +37,8 @@ class Given(NamedTuple):
 def gather(
     report: Report, given: Given, brought: Iterable[Collateral], kds: Kds | None, *, revocations: bool
 ) -> Endorsements:
-    """`brought`: the document's; `revocations`: whether a list is demanded.
+    """`brought`: the document's; `revocations`: whether a list is demanded. Of AMD's own roots one is looked
+    at that can be had, too, and a root of tests has none there.
 
     Raises `Unavailable` where nobody has the certificate of the report's key, or a list that is demanded.
     """
@@ -73,8 +74,12 @@ def gather(
         except Unavailable:
             offered += kds.chain(_line(report)[0], "vlek" if _is_vlek(report) else "vcek")
             intermediate = roots.intermediate_of(vek, offered)
-        if revocations and listed is None:
-            listed = kds.revocations(_line(report)[0], roots.root_of(intermediate, offered))
+        if listed is None:
+            root = roots.root_of(intermediate, offered)
+            if revocations:
+                listed = kds.revocations(_line_of(root), root)
+            elif root.fingerprint in {known.fingerprint for known in roots.AMD}:
+                listed = kds.revocations_or_none(_line_of(root), root)
     return Endorsements(vek, offered, listed, given.pinned)
 
 
@@ -119,6 +124,10 @@ def _line(report: Report) -> tuple[Line, ...]:
         return (product_of(report.cpuid),)
     short = any(report.chip_id) and not any(report.chip_id[TURIN.hwid :])
     return (TURIN,) if short else (MILAN, GENOA)
+
+
+def _line_of(root: Certificate) -> Line:
+    return line_named(root.common_name.removeprefix("ARK-"))
 
 
 def _one(data: bytes) -> Certificate:

@@ -42,6 +42,7 @@ _TRIES = 4
 _BACKOFF = 1.0  # seconds before the second try; doubled for each after it
 _BUSY = 10.0  # seconds to wait where a 429 does not say how long
 _LONGEST = 120.0  # what another process noted further ahead than this is no note of ours
+_SHORT, _MISSED_FOR = 10.0, 3600.0  # seconds: for a list that nobody demands, and until it is tried again
 _LIST_FOR = 24 * 3600.0  # seconds that a list is used without asking for a newer one
 
 Kind = Literal["vcek", "vlek"]
@@ -72,6 +73,8 @@ class Kds:
         self._seconds = seconds
         self._deadline: Deadline | None = None  # runs from the first request on
         self._told = told
+        self._url = url
+        self._tries = _TRIES
         self._busy_until = 0.0  # by the wall clock, as what other processes note
         self._tag = hashlib.sha256(url.encode()).hexdigest()[:8]  # each service has its own files
 
@@ -111,6 +114,19 @@ class Kds:
 
         path = f"/{kind}/v1/{line.name}/cert_chain"
         return self._kept(f"{line.name}-{kind}-chain.pem", path, right, 30 * 24 * 3600.0)
+
+    def revocations_or_none(self, line: Line, root: Certificate) -> bytes | None:
+        """As `revocations`, for who can do without: one short try; after one that failed, none for an hour."""
+        missed = f"{self._tag}-{line.name}-crl-missed"
+        if self._cache.get(missed, _MISSED_FOR) is not None:
+            return None
+        hurried = Kds(self._url, self._cache, self._now, seconds=_SHORT, told=self._told)
+        hurried._tries = 1
+        try:
+            return hurried.revocations(line, root)
+        except TinbootError:
+            self._cache.put(missed, b"")
+            return None
 
     def revocations(self, line: Line, root: Certificate) -> bytes:
         """The list, signed by `root` and in force; a day old at most, where a newer one can be had."""
@@ -152,7 +168,7 @@ class Kds:
         if self._deadline is None:
             self._deadline = Deadline(self._seconds)
         wait = _BACKOFF
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(self._tries)):
             self._queue()
             self._told(f"asking {self._origin.authority}")
             try:
