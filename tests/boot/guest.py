@@ -153,8 +153,10 @@ class Guest:
         return result
 
     @contextmanager
-    def machine(self, disks: Sequence[Disk] | None = None, *, extra: Sequence[str] = ()) -> Iterator[Machine]:
-        """The same for a boot in steps."""
+    def machine(
+        self, disks: Sequence[Disk] | None = None, *, extra: Sequence[str] = (), psp: Psp | None = None
+    ) -> Iterator[Machine]:
+        """The same for a boot in steps. `psp`: one whose behaviour the test changes meanwhile."""
         listed = arguments(
             self.image.folder / "kernel",
             self.initrd(),
@@ -165,12 +167,14 @@ class Guest:
         if self.firmware is not None:
             table = measured_boot.hashes(listed)
             listed = measured_boot.under(listed, self.firmware, self.log_dir, table)
-        with self._psp() as psp:
-            if psp is not None:
-                listed += psp.arguments if self.firmware is None else [*psp.arguments, "-S"]
+        given = self._psp() if psp is None else nullcontext(psp)
+        with given as asked, self._gpu_arguments() as more:
+            listed += more
+            if asked is not None:
+                listed += asked.arguments if self.firmware is None else [*asked.arguments, "-S"]
             with Machine(listed, log=self.log_dir / "boot.log") as machine:
-                if psp is not None and self.firmware is not None:
-                    psp.start(machine, self.firmware)
+                if asked is not None and self.firmware is not None:
+                    asked.start(machine, self.firmware)
                 yield machine
 
     def _network(self) -> list[str]:
