@@ -116,7 +116,7 @@ class Kds:
         return self._kept(f"{line.name}-{kind}-chain.pem", path, right, 30 * 24 * 3600.0)
 
     def revocations_or_none(self, line: Line, root: Certificate) -> bytes | None:
-        """As `revocations`, for who can do without: one short try; after one that failed, none for an hour."""
+        """As `revocations`, for who can do without: one short try, and none in the hour after that."""
         missed = f"{self._tag}-{line.name}-crl-missed"
         if self._cache.get(missed, _MISSED_FOR) is not None:
             return None
