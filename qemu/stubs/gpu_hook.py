@@ -44,7 +44,7 @@ def run(state: State) -> dict[str, object]:
 
 def allow_ports(folder: str) -> None:
     os.makedirs(folder)
-    with open(f"{folder}/stub-gpu.conf", "w", encoding="ascii") as file:
+    with open(f"{folder}/stub-gpu.conf", "w", encoding="utf-8") as file:
         file.write("[Service]\nDeviceAllow=char-virtio-portsdev rw\n")
 
 
