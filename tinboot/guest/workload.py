@@ -28,9 +28,10 @@ _SHOW = 30.0  # seconds for systemctl; systemd itself may be busy
 
 
 class Supervisor:
-    """The containers of one config."""
+    """The containers of one config, but those that are `refused`: name to reason. Writes `status`."""
 
-    def __init__(self, config: Config, refused: dict[str, str]) -> None:
+    def __init__(self, config: Config, refused: dict[str, str], status: Path) -> None:
+        self._path = status
         self._board = Board()
         self._units = {c.name: workload_plan.unit(c) for c in config.containers if c.name not in refused}
         self._images = {c.name: c.image for c in config.containers}
@@ -40,6 +41,7 @@ class Supervisor:
             if c.healthcheck is not None and c.name in self._units
         }
         self._known: dict[str, Unit] = {}
+        self._stored: dict[str, bool] = {}
         self._signatures: dict[str, tuple[int, bytes]] = {}
         self._shown = 0.0
         self._written = b""
@@ -79,13 +81,17 @@ class Supervisor:
             found = workload_watch.parse(done.output, units)
         for name, unit in self._units.items():
             before, after = self._known.get(name), found[unit]
-            if after != before and after.engine and not podman.image_is_there(self._images[name]):
-                after = after._replace(reason=f"{self._images[name]} is not in the store")
-            elif before is not None and after == before._replace(reason=after.reason) and after.engine:
-                after = before
+            if after.engine:
+                after = after._replace(reason=self._engine(name, after.reason))
             if after != before and name in self._health:
                 self._health[name].restarted(now_ms())
             self._known[name] = after
+
+    def _engine(self, name: str, reason: str) -> str:
+        """Why Podman may have failed; asked once, however often it is started again."""
+        if name not in self._stored:
+            self._stored[name] = podman.image_is_there(self._images[name])
+        return reason if self._stored[name] else f"{self._images[name]} is not in the store"
 
     def _judge(self, name: str) -> None:
         known = self._known.get(name)
@@ -96,13 +102,13 @@ class Supervisor:
             state, reason = self._health[name].look(now_ms())
         self._board.put(name, state, reason, now_ms())
 
-    def write(self, path: Path = Path(workloadstatus.PATH)) -> None:
+    def write(self) -> None:
         """Beside it, then renamed: nobody reads half of one. Only where it is another than before."""
         data = workloadstatus.render(self._board.status())
         if data != self._written:
-            beside = path.with_suffix(".new")
+            beside = self._path.with_suffix(".new")
             beside.write_bytes(data)
-            beside.replace(path)
+            beside.replace(self._path)
             self._written = data
 
 
@@ -133,7 +139,7 @@ def main() -> None:
     prepared = Path(workload_units.FOLDER)
     loaded = config.load(Path(bootlog.SEALED, "config.yml").read_bytes())
     refused = json.loads((prepared / workload_units.REFUSED_FILE).read_bytes())
-    supervisor = Supervisor(loaded, refused)
+    supervisor = Supervisor(loaded, refused, Path(workloadstatus.PATH))
     workload_volumes.mount(loaded)
     cdi.write(loaded.gpus)
     SCRATCH.mkdir(mode=0o711, exist_ok=True)
