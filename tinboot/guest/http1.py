@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from tinboot.formats.errors import Malformed
 
-#: Bytes of a head with the empty line that ends it: twice what HAProxy can hold (tune.bufsize).
+#: Bytes of a head with the empty line that ends it: more than HAProxy can hold (tune.bufsize).
 HEAD_LIMIT = 32 << 10
 _FIELDS = 100
 

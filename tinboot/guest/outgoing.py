@@ -23,7 +23,7 @@ class Outgoing:
                 self.size += len(part)
 
     def send(self, to: socket.socket) -> None:
-        """What `to`, which does not block, takes now; that may be nothing. Raises OSError for any other reason."""
+        """What `to`, which does not block, takes now, which may be nothing. Raises OSError else."""
         parts = self._parts
         try:
             sent = to.sendmsg(parts if len(parts) <= _VECTORS else [parts[at] for at in range(_VECTORS)])
