@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from arguments import Disk
-from guest import make_config, make_guest, make_volume
+from guest import Wrapped, make_config, make_guest, make_volume
 from hostile_disks import Flip, Resize, from_bytes
+from oci_layouts import Layout, folder, member, tar
 from readers import READ_EVERYTHING
 
+from tinboot.builder import oci_wrap
 from tinboot.formats.verity import BLOCK, VolumeRef, file_blocks, level_starts
 
 if TYPE_CHECKING:
-    from guest import Guest, Wrapped
+    from guest import Guest
 
 Copy = Callable[..., Path]
 
@@ -156,3 +160,102 @@ def test_bit_that_the_boot_does_not_read(guest: Guest, copy: Copy, where: str) -
 def test_no_volumes(guest: Guest, log_dir: Path, disk_dir: Path) -> None:
     bare = make_guest(guest.image, (), log_dir, disk_dir)
     bare.hands_over()
+
+
+#: Says how the images' volumes are mounted, and runs what the first of them holds.
+USE_IMAGE = """
+import os
+
+def run(state):
+    for line in open("/proc/mounts"):
+        if "/images/" in line:
+            print("mounted", line.split()[1], line.split()[3], flush=True)
+    (image,) = os.listdir("/run/tinboot/images")
+    place = "/run/tinboot/images/" + image + "/overlay"
+    (layer,) = set(os.listdir(place)) - {"l"}
+    child = os.fork()
+    if not child:
+        os.execv(place + "/" + layer + "/diff/bin/app", ["app"])
+    print("ran", os.waitpid(child, 0)[1], flush=True)
+    return {}
+"""
+
+#: A program that only exits, with 7: Elf64_Ehdr, one Elf64_Phdr; mov edi, 7; mov eax, 60; syscall.
+EXIT_7 = (
+    struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 132, 132, 4096)
+    + bytes.fromhex("bf07000000b83c0000000f05")
+)
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Wrapped:
+    """The volume of an image with a program, and enough beside it for a tree of two levels."""
+    here = tmp_path_factory.mktemp("image")
+    layout = Layout()
+    data = random.Random(4).randbytes(1_200_000)
+    layout.entry(
+        layout.image(
+            [tar([folder("bin"), member("bin/app", data=EXIT_7, mode=0o755), member("data", data=data)])]
+        )
+    )
+    source = oci_wrap.Source(layout.write(here / "oci"), None, "localhost/app", None)
+    made = oci_wrap.wrap_image(source, here / "app.mpk")
+    return Wrapped(made.identity, made.identity, made.ref, here / "app.mpk")
+
+
+def with_image(guest: Guest, stored: Wrapped, folder: Path, ref: VolumeRef | None = None) -> Guest:
+    """A config that has a container of that image beside its models; a machine that has its disk."""
+    lines = ("images:", f"  - image: {stored.name}", f"    mpk: {ref or stored.ref}")
+    container = ("containers:", "  - name: app", f"    image: {stored.name}")
+    asking = guest.with_config(make_config(guest.volumes, *lines, *container), folder)
+    return replace(asking, volumes=(*guest.volumes, stored))
+
+
+def test_an_image_is_mounted_to_run_from(guest: Guest, stored: Wrapped, disk_dir: Path) -> None:
+    result = with_image(guest, stored, disk_dir).with_hook("35-use", USE_IMAGE).hands_over()
+    place = f"/run/tinboot/images/{stored.ref.root_hash[:20]}"
+    (mounted,) = (line for line in result.lines() if line.startswith("mounted "))
+    assert mounted.split()[1] == place
+    options = mounted.split()[2].split(",")
+    assert {"ro", "nosuid", "nodev"} <= set(options)
+    assert "noexec" not in options
+    assert f"ran {7 << 8}" in result.lines()
+
+
+def test_an_image_missing(guest: Guest, stored: Wrapped, disk_dir: Path) -> None:
+    asking = with_image(guest, stored, disk_dir)
+    asking.boot(disks=asking.disks[:-1]).expect_halt("volume-missing", hook="30-volumes")
+
+
+def test_an_image_that_the_config_does_not_name(guest: Guest, stored: Wrapped) -> None:
+    guest.boot(disks=[*guest.disks, stored.disk]).expect_halt("disk-unexpected", hook="30-volumes")
+
+
+def test_an_altered_image(guest: Guest, stored: Wrapped, disk_dir: Path, copy: Copy) -> None:
+    asking = with_image(guest, stored, disk_dir)
+    disks = other_disk(asking, stored, copy(stored.path, Flip(2000)))
+    asking.boot(disks=disks).expect_halt("volume-data-mismatch", hook="30-volumes")
+
+
+def test_an_altered_layer_is_met_when_it_is_read(
+    guest: Guest, stored: Wrapped, disk_dir: Path, copy: Copy
+) -> None:
+    """Podman would run it: it compares nothing. The kernel does, block by block."""
+    asking = with_image(guest, stored, disk_dir).with_hook("35-read", READ_EVERYTHING)
+    altered = copy(stored.path, Flip(stored.ref.hash_offset - 5000))
+    asking.boot(disks=other_disk(asking, stored, altered)).expect_panic("dm-verity device corrupted")
+
+
+def test_another_image_under_the_name(guest: Guest, stored: Wrapped, disk_dir: Path, tmp_path: Path) -> None:
+    """The salt is of the name with its digest: the volume of another image has another root hash, whatever
+    the config says of it."""
+    layout = Layout()
+    layout.entry(layout.image([tar([member("other", data=b"x" * 1_200_000)])]))
+    source = oci_wrap.Source(layout.write(tmp_path / "oci"), None, "localhost/app", None)
+    other = oci_wrap.wrap_image(source, tmp_path / "other.mpk")
+    asking = with_image(guest, stored, disk_dir, other.ref)
+    disks = [*guest.disks[:-2], *(v.disk for v in guest.volumes)]
+    disks[0] = asking.config_disk
+    lying = Disk(tmp_path / "other.mpk", other.ref.root_hash[:20])
+    asking.boot(disks=[*disks, lying]).expect_halt("volume-hash-mismatch", hook="30-volumes")
