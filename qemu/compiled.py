@@ -31,6 +31,11 @@ def persistenced() -> Path:
     return _compiled("persistenced.c", "nvidia-persistenced", ())
 
 
+def probe() -> Path:
+    """The program of the containers that tests run."""
+    return _compiled("probe.c", "probe", ("-static",))
+
+
 def _compiled(source: str, name: str, options: tuple[str, ...]) -> Path:
     text = (_SOURCES / source).read_bytes()
     words = [*_OPTIONS, *options]

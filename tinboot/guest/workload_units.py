@@ -37,7 +37,7 @@ VOLUMES = "/run/tinboot-volumes"
 _FIRST_ID, _IDS = 1 << 20, 1 << 16
 
 #: Seconds: to start where the image is on a volume, to pull one; what stopping may take beyond the config's.
-_START, _PULL, _STOP = 120, 1800, 10
+_START, _PULL, _STOP = 300, 1800, 10
 _DEFAULT_STOP = 10  # podman-run(1), --stop-timeout
 
 _RESTART = {"no": "no", "always": "always", "on-failure": "on-failure", "unless-stopped": "always"}
@@ -127,7 +127,7 @@ def _network(net: Net) -> str:
         + f"Gateway={net.gateway}\nOptions=isolate=true\n"
         + ("Internal=true\n" if net.internal else "")
         + f"PodmanArgs={word('--interface-name=' + net.bridge)}\n"
-        + _service("TimeoutStartSec=60")
+        + _service(f"TimeoutStartSec={_START}")
     )
 
 
