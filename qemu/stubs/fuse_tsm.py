@@ -39,7 +39,8 @@ class FileSystem:
     def __init__(self, kernel: Kernel, at: str) -> None:
         self._port = Port()
         self._file = os.open("/dev/fuse", os.O_RDWR)
-        options = f"fd={self._file},rootmode=40000,user_id=0,group_id=0"
+        # for every group of the root user's, as configfs is
+        options = f"fd={self._file},rootmode=40000,user_id=0,group_id=0,allow_other"
         kernel.mount("stub-tsm", at, "fuse", 0, options)
         self._name = b""
         self._reset()
