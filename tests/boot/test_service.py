@@ -370,7 +370,7 @@ class TestRefusals:
         halts(alone, "network-missing", folder=disk_dir)
 
     def test_an_operator_who_is_not_understood(self, guest: Guest, disk_dir: Path) -> None:
-        halts(guest.with_service(disk_dir), "operator-malformed", operator=b"{}".ljust(512), folder=disk_dir)
+        halts(guest.with_service(disk_dir), "operator-malformed", operator=b"{]".ljust(512), folder=disk_dir)
 
     def test_an_operator_who_says_too_much(self, guest: Guest, disk_dir: Path) -> None:
         given = operatorinput.pad(b'{"env":{"LD_PRELOAD":"/evil.so"}}')
