@@ -14,6 +14,7 @@ for name in (
     "verify.py",
     "gpus.py",
     "gate.py",
+    "client.py",
     "proxy.py",
 ):
     subprocess.run([sys.executable, Path(__file__).with_name(name), *sys.argv[1:]], check=True)

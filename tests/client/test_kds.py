@@ -286,7 +286,9 @@ def test_a_list_that_is_not_in_force(service: Host, ask: Ask, days: int, tmp_pat
 
 
 def test_a_list_of_another_root(service: Host, ask: Ask, tmp_path: Path) -> None:
-    service.answers[CRL] = lambda _: Answer(listed()[:-1] + b"\0")
+    data = listed()
+    changed = data[:-1] + bytes([data[-1] ^ 1])
+    service.answers[CRL] = lambda _: Answer(changed)
     with pytest.raises(Mismatch, match="signature of"):
         ask().revocations(GENOA, amd_root())
     assert list(tmp_path.iterdir()) == []

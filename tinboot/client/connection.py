@@ -11,12 +11,14 @@ key that is not the expected one is our own `Mismatch`, whatever library stands 
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterable
+from functools import cache
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -89,8 +91,9 @@ def spki(certificate: bytes) -> bytes:
     return body.whole(SEQUENCE)
 
 
-def tls_context() -> ssl.SSLContext:
-    """TLS 1.3 without authorities: `PeerKey` says whom to trust."""
+@cache
+def tls_context(*, http2: bool = False) -> ssl.SSLContext:
+    """TLS 1.3 without authorities: `PeerKey` says whom to trust. httpcore writes into it what is offered."""
     found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     found.minimum_version = ssl.TLSVersion.TLSv1_3
     found.check_hostname = False
@@ -228,6 +231,10 @@ def _shorter(timeout: float | None, deadline: Deadline | None, late: type[Except
 
 def _resolved(at: Address, deadline: Deadline) -> list[Any]:
     """getaddrinfo(3) has no timeout of its own: a thread asks, which nobody waits for past the deadline."""
+    with contextlib.suppress(OSError, UnicodeError):  # an address needs no asking
+        return socket.getaddrinfo(
+            at.host, at.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        )
     found: list[Any] = []
 
     def ask() -> None:

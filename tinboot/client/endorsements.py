@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from tinboot.client.kds import Kds
@@ -50,13 +51,13 @@ def gather(
             vek = _one(own)
         for hint in (given.table.ask, given.table.ark):
             with contextlib.suppress(Malformed):  # what a host gave a guest, and may not be needed
-                offered += () if hint is None else certificate.read(hint)
+                offered += () if hint is None else _read(hint)
     for entry in brought:
         if collateral.CPU not in entry.subjects:
             continue
         if entry.format == collateral.AMD_VCEK:
             found = collateral.vcek(entry)
-            offered += certificate.read(found.chain.encode())
+            offered += _read(found.chain.encode())
             if vek is None and not (kds is not None and _is_old(_one(found.vcek), report)):
                 vek = _one(found.vcek)
         elif entry.format == collateral.AMD_CRL and listed is None:
@@ -104,6 +105,12 @@ def _asked(
     return kds.vcek(report, lines[-1], holds)
 
 
+@lru_cache(maxsize=64)
+def _read(data: bytes) -> tuple[Certificate, ...]:
+    """Hosts of one kind bring the same, and so does one host each time."""
+    return certificate.read(data)
+
+
 def _is_old(vek: Certificate, report: Report) -> bool:
     """Whether a host has laid a certificate ready that is of another TCB than its firmware has by now."""
     if _is_vlek(report):
@@ -131,7 +138,7 @@ def _line_of(root: Certificate) -> Line:
 
 
 def _one(data: bytes) -> Certificate:
-    found = certificate.read(data)
+    found = _read(data)
     if len(found) != 1:
         raise Malformed(f"{len(found)} certificates of the report's key, expected one")
     return found[0]

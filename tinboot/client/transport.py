@@ -44,7 +44,7 @@ class Transport(httpx.BaseTransport):
         self.origin = verified.origin
         self.tls_key = verified.tls_key
         self._pool = httpcore.ConnectionPool(
-            ssl_context=tls_context(),
+            ssl_context=tls_context(http2=http2),
             http2=http2,
             network_backend=Backend(PeerKey(verified.tls_key), address=verified.origin.at),
         )

@@ -23,6 +23,7 @@ from tinboot.formats.errors import TinbootError
 from tinboot.verify import checks, document
 from tinboot.verify.advisories import Data
 from tinboot.verify.appraisal import Endorsements
+from tinboot.verify.chain import Endorsement
 from tinboot.verify.checks import ORDER, Unchecked, Verdict
 from tinboot.verify.document import AttestedHost, Demands, GpuDemands, Seen
 from tinboot.verify.policy import Policy
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from tinboot.client.transport import Transport
 
 _SEAL = object()
+
+#: Chips' certificates, DER, and what verifying their chains gave. It holds for any time and is looked at anew
+#: for who pins other roots (chain.py); dates, revocation and the report are each verification's own.
+_known: dict[bytes, Endorsement] = {}
+_KNOWN = 256
 
 
 class Terms(NamedTuple):
@@ -177,8 +183,14 @@ def examine(
 
 def appraise(origin: Origin, found: Evidence, terms: Terms, now: datetime) -> Examined:
     """The part after fetching; AMD may be asked for what is missing."""
-    demands = Demands(_endorsements(found, terms), terms.policy, terms.data, found.nonce, terms.gpus)
+    endorsed = _endorsements(found, terms)
+    known = None if isinstance(endorsed, TinbootError) else _known.get(endorsed.vek.der)
+    demands = Demands(endorsed, terms.policy, terms.data, found.nonce, terms.gpus, known)
     appraisal = document.appraise(found.document, Seen(found.tls, found.hpke), demands, now)
+    if appraisal.cpu is not None and appraisal.cpu.endorsement is not None:
+        if len(_known) >= _KNOWN:
+            _known.clear()
+        _known[appraisal.cpu.endorsement.chain[0].der] = appraisal.cpu.endorsement
     hpke = None if appraisal.keys is None else appraisal.keys.hpke
     subject = certificate.Subject(found.tls, found.certificate, found.published, hpke, now)
     return Examined(_SEAL, origin, found, appraisal, checks.ask(certificate.CHECKS, subject))
