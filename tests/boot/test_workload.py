@@ -72,6 +72,8 @@ containers:
     image: {image}
     networks: [inside, out]
     ports: ["2222:8080"]
+cvm-network:
+  inbound-ports: [443, 2222]
 shim:
   upstream-port: 8080
   upstream-container: app
@@ -258,7 +260,7 @@ def test_a_closed_network_leads_nowhere(good: Booted) -> None:
     assert good.app("/connect/10.0.2.2/80") == "Network is unreachable"
     assert good.app("/connect/10.89.2.3/8080") == "Network is unreachable"
     assert good.app("/connect/10.89.1.3/8080") == "connected"
-    assert good.app("/connect/10.89.1.1/22") == "Connection refused"
+    assert good.app("/connect/10.89.1.1/443") == "no answer"
 
 
 def test_an_open_network_leads_out_and_ports_lead_in(good: Booted) -> None:

@@ -141,7 +141,7 @@ def test_an_image_on_a_volume_is_never_pulled() -> None:
 
 def test_networks_with_their_neighbours() -> None:
     loaded = config(
-        "networks:\n  a:\n  b:\n    egress: open\n",
+        "networks:\n  a:\n  b:\n    egress: open\ncvm-network:\n  inbound-ports: [2222]\n",
         one='networks: [a, b]\nports: ["2222:22"]',
         two="networks: [a]",
         three="",
@@ -207,6 +207,11 @@ def test_containers_share_user_ids_only_where_they_share_a_volume() -> None:
     ("before", "keys", "expected"),
     [
         ("networks:\n  a:\n", 'networks: [a]\nports: ["2222:22"]', "ports: published only from a network"),
+        (
+            "networks:\n  a:\n    egress: open\ncvm-network:\n  inbound-ports: [1]\n",
+            'networks: [a]\nports: ["2222:22"]',
+            "ports: not all of them are in cvm-network.inbound-ports",
+        ),
         (
             "networks:\n  a:\n    egress: allowlist\n    allow: [example.com]\n",
             "networks: [a]",

@@ -1,4 +1,4 @@
-"""Programs that the workload's supervisor runs, each with a deadline: podman, quadlet and systemctl."""
+"""Programs that the workload's supervisor runs, each with a deadline: podman, quadlet, systemctl and nft."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tinboot.guest import workload_units
 PODMAN = "/usr/bin/podman"
 QUADLET = "/usr/libexec/podman/quadlet"
 SYSTEMCTL = "/usr/bin/systemctl"
+NFT = "/usr/sbin/nft"
 
 #: All that the programs know of the environment. Quadlet reads its files from one folder.
 ENVIRONMENT = {

@@ -142,6 +142,7 @@ def main() -> None:
     supervisor = Supervisor(loaded, refused, Path(workloadstatus.PATH))
     workload_volumes.mount(loaded)
     cdi.write(loaded.gpus)
+    podman.expect([podman.NFT, "-f", str(prepared / workload_units.FIREWALL_FILE)], 60)
     SCRATCH.mkdir(mode=0o711, exist_ok=True)
     make_units(prepared)
     supervisor.start()

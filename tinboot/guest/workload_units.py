@@ -16,7 +16,7 @@ from tinboot.formats.config import Config
 from tinboot.formats.config_container import Container
 from tinboot.formats.errors import Refused
 from tinboot.formats.variablenames import changes_what_runs
-from tinboot.guest import workload_plan
+from tinboot.guest import workload_firewall, workload_plan
 from tinboot.guest.quadlet_words import word, words
 from tinboot.guest.workload_plan import Address, Net, addresses, upstream
 
@@ -28,6 +28,7 @@ QUADLET_FOLDER = "quadlet"
 SECRETS_FOLDER = "secrets"
 STORAGE_FILE = "storage.conf"
 REFUSED_FILE = "refused.json"
+FIREWALL_FILE = "firewall.nft"
 
 #: Where a container sees its models, and where the machine keeps its volumes.
 MODELS = "/models"
@@ -69,6 +70,7 @@ def render(config: Config, given: Mapping[str, str]) -> Rendered:
             files[f"{SECRETS_FOLDER}/{name}"] = given[name].encode()
     for net in workload_plan.nets(config):
         files[f"{QUADLET_FOLDER}/{net.unit}"] = _network(net).encode()
+    files[FIREWALL_FILE] = workload_firewall.render(config).encode()
     files[REFUSED_FILE] = json.dumps(refused, sort_keys=True).encode()
     return Rendered(files, refused)
 
@@ -245,6 +247,10 @@ def check(config: Config, container: Container) -> None:
         (
             container.ports and "open" not in wanted,
             "ports: published only from a network whose egress is open; shim leads to a closed one",
+        ),
+        (
+            any(outside not in config.cvm_network.inbound_ports for outside, _ in container.ports),
+            "ports: not all of them are in cvm-network.inbound-ports, and nobody could reach the others",
         ),
         (
             exec_only & {name for name, _ in container.volumes},
