@@ -1,10 +1,12 @@
-"""The ready state: what is looked at before it is set and after. All else is in test_gpu_gate.py."""
+"""The ready state: what is looked at before it is set, after, and later. All else is in test_gpu_gate.py."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gpu_faults import PRODUCTION
 
 from tinboot.formats.halt import Refusal
 from tinboot.guest import nvml
@@ -62,3 +64,33 @@ def test_they_are_not_left_ready_where_that_cannot_be_read_back() -> None:
     assert caught.value.reason == "gpu-nvml-failed"
     assert driver.was_ready
     assert driver.ready == 0
+
+
+class Machine(Driver):
+    """Without GPUs, its state as it should be, but for what is told of readiness."""
+
+    def __init__(self, ready: int) -> None:
+        super().__init__()
+        self.ready = ready
+
+    def __call__(self, name: str, *words: Any, gpu: int | None = None) -> Any:
+        if name == "nvmlSystemGetConfComputeState":
+            return SimpleNamespace(environment=PRODUCTION, ccFeature=1, devToolsMode=0)
+        if name == "nvmlSystemGetConfComputeSettings":
+            settings = words[0]._obj
+            settings.environment, settings.ccFeature = PRODUCTION, 1
+            return 0
+        return super().__call__(name, *words, gpu=gpu)
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_evidence_is_of_gpus_that_are_as_ready_as_they_should_be(expected: bool) -> None:
+    found = nvml.collect(Machine(int(expected)), 0, "hopper", bytes(32), ready=expected)
+    assert found == nvml.Collected(None, ())  # type: ignore[arg-type] # the driver here tells no version
+
+
+@pytest.mark.parametrize(("expected", "reason"), [(False, "gpu-ready-early"), (True, "gpu-ready-failed")])
+def test_or_there_is_none(expected: bool, reason: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        nvml.collect(Machine(int(not expected)), 0, "hopper", bytes(32), ready=expected)
+    assert caught.value.reason == reason
