@@ -237,6 +237,14 @@ def test_stub_roots_are_not_trusted_unless_named() -> None:
         verify(host, demanded)
 
 
+def test_what_was_trusted_once_is_not_trusted_for_others() -> None:
+    """Verified chains are kept; whoever pins other roots is not served from that."""
+    with Host() as host:
+        verify(host, terms())
+        with pytest.raises(Mismatch, match=r"root-pinned: .* is not trusted"):
+            verify(host, terms()._replace(given=Given()))
+
+
 def test_a_v2_document_answers_no_nonce() -> None:
     with Host() as host:
         host.answers[EVIDENCE] = lambda _: Answer(host.guest.document_v2())

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from tinboot.client.connection import spki
 from tinboot.formats import dcode
@@ -20,6 +21,13 @@ from tinboot.verify.checks import Check, Unchecked
 
 #: How far a guest's clock, which its host sets, may be ahead of ours.
 _SKEW = timedelta(minutes=5)
+
+
+#: What cryptography.x509 raises for what is no certificate, or has in it what it does not know.
+_UNREADABLE = (
+    *(ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+    *(UnsupportedAlgorithm, x509.AttributeNotFound),
+)
 
 
 class Subject(NamedTuple):
@@ -59,8 +67,10 @@ def certificate_names(subject: Subject) -> Unchecked | None:
     """Names that state an HPKE key state the guest's."""
     try:
         found = _read(subject.certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return Unchecked("the TLS certificate has no names")
+    except _UNREADABLE as error:
+        raise Malformed(f"the TLS certificate's extensions cannot be read: {error}") from error
     names = found.value.get_values_for_type(x509.DNSName)
     if not any(name.endswith(f".{dcode.HPKE_DOMAIN}") for name in names):
         return Unchecked("no name of the TLS certificate states an HPKE key")
@@ -77,7 +87,7 @@ def certificate_names(subject: Subject) -> Unchecked | None:
 def _read(der: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise Malformed(f"the TLS certificate cannot be read: {error}") from error
 
 
