@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,7 +32,7 @@ from tinboot.formats import (
 )
 from tinboot.formats.halt import Halt, Refusal
 from tinboot.formats.servicesettings import Settings
-from tinboot.guest import attestation, report
+from tinboot.guest import attestation, collector, http_request, http_server, report
 from tinboot.guest.attestation import Program
 from tinboot.guest.endpoints import ATTESTATION, WELL_KNOWN, Places
 from tinboot.guest.evidence import BadAnswer, Busy, DeviceError, Evidence, NoAnswer, NoDevice
@@ -188,6 +189,42 @@ def test_the_unit() -> None:
     ):
         assert line in lines
     assert not re.search("(?m)^Restart=", "\n".join(lines))  # other keys than those that were reported
+
+
+PAGE = " ".join((Path(__file__).parents[2] / "docs/service.md").read_text("utf-8").split())
+
+
+def test_docs_state_the_limits() -> None:
+    connections, collections = http_server.Limits(), collector.Limits()
+    for words in (
+        f"{connections.connections} of them, each with {http_request.MAX_HEAD >> 10} KiB of a request",
+        f"{connections.idle:g} seconds idle, {connections.request:g} for a request",
+        f"{connections.answer:g} to take an answer",
+        f"not whole {connections.request:g} seconds after its first byte",
+        f"a target of more than {http_request.MAX_TARGET >> 10} KiB",
+        "at most eight in the queue, two a second and eight at once",
+        f"A collection has {collections.deadline:g} seconds and five more for each GPU",
+        "256 MiB and 64 tasks",
+    ):
+        assert words in PAGE, words
+    assert (collections.queue, collections.rate, collections.burst) == (8, 2, 8)
+
+
+def exposed() -> dict[str, str]:
+    page = (Path(__file__).parents[2] / "docs/service.md").read_text("utf-8").partition("| exposure |")[2]
+    return dict(re.findall(r"^\| `(tinboot-[a-z]+\.service)` \| ([0-9.]+) \|$", page, re.MULTILINE))
+
+
+@pytest.mark.parametrize("unit", exposed())
+def test_docs_state_the_exposure(unit: str) -> None:
+    """By a program that looks at the unit alone; it may know of fewer dangers, or of more, than ours does."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze here")
+    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT.with_name(unit))]
+    told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told)
+    assert found is not None, told
+    assert abs(float(found[1]) - float(exposed()[unit])) < 0.5
 
 
 def test_what_it_imports() -> None:
