@@ -2,8 +2,9 @@
 
 Each row is a boot of its own, so that every file is read through dm-verity for the first time:
 
-    bare       a chrooted interpreter of the root that imports what any gate needs: pynvml, P-384
-    N GPUs     hook 40-gpu as it says of itself; `driver` is what passes in the daemon and in NVML
+    libraries  a program of the root that imports what any gate needs, pynvml and P-384, and ends
+    N GPUs     hook 40-gpu as it says of itself. Beside it, from another boot whose gate has imported all
+               before it begins: `driver`, what passes in the daemon and in NVML, and `verify`
     unemulated the same gate as a process of this machine, from its start to its end, files cached
 
 On hardware the driver takes seconds for each GPU (4 to 7 have been seen).
@@ -12,7 +13,6 @@ On hardware the driver takes seconds for each GPU (4 to 7 have been seen).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -43,22 +43,42 @@ from tinboot.formats.verity import serial_for
 
 #: Milliseconds that the gate may add beyond the driver's own time.
 LIMIT = 500
-COUNTS = (1, 2, 8)
-BARE = "39-bare"
+#: Row -> GPUs, and vCPUs: of the least machine, and of the least that anybody gives a GPU.
+ROWS = {"1 GPU": (1, 1), "2 GPUs": (2, 1), "8 GPUs": (8, 1), "2 GPUs, 2 vCPUs": (2, 2)}
+EXTRA = "39-bench"
 
-_IMPORTS = "import pynvml; from cryptography.hazmat.primitives.asymmetric import ec"
-_HOOK = f"""
+#: In a boot of its own: only what every gate needs; or all of the gate, before it begins.
+LIBRARIES = """
 def run(state):
     from stage import rootprogram
-    words = ("/usr/bin/python3", "-IBc", "{_IMPORTS}")
-    rootprogram.run(state.kernel, state.places, words, b"", 60, 1)
-    return {{}}
+    real = rootprogram.load
+    def load(module):
+        rootprogram.leave()
+        import pynvml
+        from cryptography.hazmat.primitives.asymmetric import ec
+        return lambda: None
+    rootprogram.load = load
+    with rootprogram.Program(state.kernel, state.places, "") as program:
+        program.ask(b"", 60, 1)
+    rootprogram.load = real
+    return {}
+"""
+IMPORTED = """
+def run(state):
+    from stage import rootprogram
+    real = rootprogram.load
+    def load(module):
+        main = real(module)
+        import tinboot.guest.gpu_verdict, tinboot.guest.nvml
+        return main
+    rootprogram.load = load
+    return {}
 """
 
 
-def hooks(built: image.Image, gpus: int, folder: Path, *, bare: bool) -> dict[str, Passed]:
-    """What each hook of one boot said."""
-    config = f"cpus: 1\nmemory: 1024\ngpus: {gpus}\n".encode()
+def hooks(built: image.Image, gpus: int, folder: Path, cpus: int = 1, extra: str = "") -> dict[str, Passed]:
+    """What each hook of one boot said; `extra` is one more, before the gate."""
+    config = f"cpus: {cpus}\nmemory: 1024\ngpus: {gpus}\n".encode()
     line = cmdline.render(cmdline.CommandLine(sha256(config).hexdigest(), *built.verity))
     disks = [
         Disk(config_disk(config, folder), configdisk.SERIAL),
@@ -70,10 +90,10 @@ def hooks(built: image.Image, gpus: int, folder: Path, *, bare: bool) -> dict[st
         known = stub_gpu_files.known(datetime.now(UTC))
         files = [
             *stub_gpu_files.entries(stubs.faults, known),
-            *([testcpio.hook(BARE, _HOOK)] if bare else []),
+            *([testcpio.hook(EXTRA, extra)] if extra else []),
         ]
         initrd.write_bytes(testcpio.append((built.folder / "initrd").read_bytes(), files))
-        listed = arguments(built.folder / "kernel", initrd, line, disks)
+        listed = arguments(built.folder / "kernel", initrd, line, disks, smp=cpus)
         with Machine([*listed, *stubs.arguments], log=log) as machine:
             event = machine.wait(300, marker=bootlog.HANDOVER_PREFIX)
     if event.outcome is not Outcome.MARKER:
@@ -83,15 +103,15 @@ def hooks(built: image.Image, gpus: int, folder: Path, *, bare: bool) -> dict[st
     return {one.hook: one for one in passed}
 
 
-def driver(gate: Passed) -> int:
-    """Milliseconds in the daemon and in NVML."""
+def stages(gate: Passed) -> tuple[int, int]:
+    """Milliseconds in the daemon and in NVML, and of the verification; with all imported before."""
     ms = gate.found["ms"]
     assert isinstance(ms, dict)
-    return sum(ms[name] for name in ("daemon", "evidence", "ready"))
+    return sum(ms[name] for name in ("daemon", "evidence", "ready")), ms["verification"]
 
 
-def unemulated(gpus: int, folder: Path) -> Passed:
-    """The gate on this machine, as a hook would have told of it."""
+def unemulated(gpus: int, folder: Path, before: str = "") -> Passed:
+    """The gate on this machine, as a hook would have told of it. `before`: what is imported by then."""
     now = datetime.now(UTC)
     stub_gpu_files.write(stub_gpu_files.known(now), folder / "gpu")
     (folder / "nodes").mkdir(exist_ok=True)
@@ -103,7 +123,8 @@ def unemulated(gpus: int, folder: Path) -> Passed:
     job = gpugate.pack_job(gpugate.Job(gpus, "hopper", ("native",), "relying-party", ""))
     with Gpus(good(gpus)) as stubs:
         environment = {"LD_LIBRARY_PATH": str(compiled.nvml().parent), "TINBOOT_STUB_GPU": stubs.path}
-        words = [sys.executable, "-B", gate_driver.__file__, str(folder), now.isoformat(), "20", "20"]
+        program = f"{before}\nimport runpy\nrunpy.run_path({gate_driver.__file__!r}, run_name='__main__')"
+        words = [sys.executable, "-Bc", program, str(folder), now.isoformat(), "20", "20"]
         began = time.monotonic()
         done = subprocess.run(words, input=job, capture_output=True, check=True, env=environment)
         seconds = time.monotonic() - began
@@ -121,24 +142,25 @@ def main() -> None:
     wanted = recipe.this_checkout(archive.distribution_of_machine(), "release")
     chain = prepare.toolchain(wanted.distribution, lambda _: None, lambda *_: None)
     built = image.build(wanted, chain, places.build_folder() / "images", lambda _: None)
-    bare: list[int] = []
-    gates: dict[str, list[Passed]] = {}
+    libraries: list[int] = []
+    times: dict[str, list[tuple[int, int, int]]] = {}
     with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for _ in range(runs):
-            bare.append(hooks(built, 1, Path(name), bare=True)[BARE].ms)
-            for count in COUNTS:
-                row = "1 GPU" if count == 1 else f"{count} GPUs"
-                gates.setdefault(row, []).append(hooks(built, count, Path(name), bare=False)["40-gpu"])
-            gates.setdefault("unemulated, 2", []).append(unemulated(2, Path(name)))
+            libraries.append(hooks(built, 1, folder, extra=LIBRARIES)[EXTRA].ms)
+            for row, (gpus, cpus) in ROWS.items():
+                whole = hooks(built, gpus, folder, cpus)["40-gpu"].ms
+                imported = hooks(built, gpus, folder, cpus, IMPORTED)["40-gpu"]
+                times.setdefault(row, []).append((whole, *stages(imported)))
+            whole = unemulated(2, folder).ms
+            imported = unemulated(2, folder, "import tinboot.guest.gpu_verdict, tinboot.guest.nvml")
+            times.setdefault("2 GPUs, unemulated", []).append((whole, *stages(imported)))
     print(f"\nThe gate's time in a boot, stub GPUs, emulated, ms; the best of {runs} boots each")
-    print(f"{'':14}{'hook':>6}{'driver':>8}{'verify':>8}{'rest':>6}{'beyond the driver':>19}{'limit':>7}")
-    print(f"{'bare':14}{min(bare):6}")
-    for row, listed in gates.items():
-        best = min(listed, key=lambda gate: gate.ms - driver(gate))
-        ms = json.loads(json.dumps(best.found["ms"]))
-        own = best.ms - driver(best)
-        rest = own - ms["verification"]
-        print(f"{row:14}{best.ms:6}{driver(best):8}{ms['verification']:8}{rest:6}{own:19}{LIMIT:7}")
+    print(f"{'':20}{'hook':>6}{'driver':>8}{'verify':>8}{'beyond the driver':>19}{'limit':>7}")
+    print(f"{'libraries':20}{min(libraries):6}")
+    for row, measured in times.items():
+        whole, driver, verify = (min(column) for column in zip(*measured, strict=True))
+        print(f"{row:20}{whole:6}{driver:8}{verify:8}{whole - driver:19}{LIMIT:7}")
 
 
 if __name__ == "__main__":

@@ -79,8 +79,10 @@ STEADY = ("cryptography.exceptions", "cryptography.hazmat.primitives.")
 #: Programs that are started by their path, with other packages than ours: nothing may import them.
 PROGRAMS = frozenset({"nv_child"})
 
-#: Load by name: commands, from a table in the file; the hooks, from the initrd.
-LOADERS = frozenset({"tinboot/cli/main.py", "initrd-hooks/stage/worker.py"})
+#: Load by name: commands, from a table in the file; the hooks, from the initrd; the gate, from the root.
+LOADERS = frozenset(
+    {"tinboot/cli/main.py", "initrd-hooks/stage/worker.py", "initrd-hooks/stage/rootprogram.py"}
+)
 
 
 def sources() -> list[Path]:

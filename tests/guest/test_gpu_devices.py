@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,10 +29,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int, int]]:
     """name -> major, minor, mode, of what is asked of the kernel; a test may not make device nodes."""
     nodes: dict[str, tuple[int, int, int]] = {}
 
-    def mknod(path: Path, mode: int, device: int) -> None:
+    def mknod(path: str, mode: int, device: int) -> None:
         assert stat.S_ISCHR(mode)
-        nodes[path.name] = (os.major(device), os.minor(device), stat.S_IMODE(mode))
-        path.touch()
+        nodes[Path(path).name] = (os.major(device), os.minor(device), stat.S_IMODE(mode))
+        Path(path).touch()
 
     monkeypatch.setattr(os, "mknod", mknod)
     return nodes
@@ -73,7 +73,7 @@ def test_the_daemon_is_told_to_keep_unified_memory(tmp_path: Path) -> None:
     program, told, pid = tmp_path / "daemon", tmp_path / "told", tmp_path / "pid"
     program.write_text(f'#!/bin/sh\necho "$@" > {told}\necho $PPID > {pid}\n')
     program.chmod(0o755)
-    gpu_devices.start_daemon(gpu_devices.Daemon(str(program), pid_file=pid), 20)
+    gpu_devices.Starting(gpu_devices.Daemon(str(program), pid_file=pid)).finish(20)
     assert told.read_text() == "--uvm-persistence-mode\n"
 
 
@@ -81,14 +81,16 @@ def test_a_daemon_that_cannot_be_killed_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that hangs in the driver."""
-    killed: list[subprocess.Popen[bytes]] = []
-    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: killed.append(process))  # noqa: PLW0108 - bound
     program = tmp_path / "daemon"
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
-    with pytest.raises(Refusal, match=r"was not up within 0\.1 s"):
-        gpu_devices.start_daemon(gpu_devices.Daemon(str(program), pid_file=tmp_path / "pid"), 0.1)
-    (started,) = killed
-    assert started.poll() is None
-    started.terminate()
-    started.wait()
+    starting = gpu_devices.Starting(gpu_devices.Daemon(str(program), pid_file=tmp_path / "pid"))
+    killed: list[tuple[int, int]] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "kill", lambda *call: killed.append(call))
+        with pytest.raises(Refusal, match=r"was not up within 0\.1 s"):
+            starting.finish(0.1)
+    assert killed == [(starting.pid, signal.SIGKILL)]
+    assert os.waitpid(starting.pid, os.WNOHANG) == (0, 0)
+    os.kill(starting.pid, signal.SIGTERM)
+    os.waitpid(starting.pid, 0)

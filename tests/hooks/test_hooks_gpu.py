@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +28,7 @@ FOUND: dict[str, object] = {"gpus": 2, "ready": 1}
 FILES = {gpugate.EVIDENCE_FILE: "[evidence]\n", gpugate.CLAIMS_FILE: "{claims}\n"}
 GOOD = gpugate.pack_outcome(Outcome((), FOUND, FILES))
 
+PATH = os.environ["PATH"]
 POLICY = """\
 gpu-policy:
   architecture: blackwell
@@ -32,21 +37,19 @@ gpu-policy:
 """
 
 
-class GateKernel(FakeKernel):
-    """Becomes a shell script where the root's interpreter would be."""
-
-    script = "exit 9"
-
-    def execute(self, words: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
-        shell = ("/bin/sh", "-c", self.script)
-        os.execve(shell[0], shell, environment | {"WORDS": " ".join(words), "PATH": os.environ["PATH"]})  # noqa: S606 - as the hook does
+SHELL = "script"  # in the guest's folder: what runs in the place of the root's module
 
 
 @pytest.fixture
-def ready(guest: Guest) -> Guest:
-    """Two GPUs on the bus, and a root that has no driver's modules."""
-    guest.kernel = GateKernel(guest)
-    guest.state.kernel = guest.kernel
+def ready(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> Guest:
+    """Two GPUs on the bus, and a root that has no driver's modules; its gate is a shell script."""
+
+    def shell(module: str) -> Callable[[], NoReturn]:
+        words = ("/bin/sh", "-c", (Path(guest.places.root) / SHELL).read_text())
+        return lambda: os.execve(words[0], words, os.environ | {"MODULE": module, "PATH": PATH})  # noqa: S606 - in a process of its own
+
+    monkeypatch.setattr(rootprogram, "load", shell)
+    script(guest, "exit 9")
     sysroot = Path(guest.places.sysroot)
     for folder in ("tmp", "var", f".{gpugate.FOLDER}"):
         (sysroot / folder).mkdir(parents=True)
@@ -59,8 +62,7 @@ def ready(guest: Guest) -> Guest:
 
 
 def script(guest: Guest, text: str) -> None:
-    assert isinstance(guest.kernel, GateKernel)
-    guest.kernel.script = text
+    (Path(guest.places.root) / SHELL).write_text(text)
 
 
 def answers(guest: Guest, data: bytes) -> None:
@@ -125,8 +127,8 @@ def test_the_gate_has_its_words_and_three_descriptors_and_no_other(ready: Guest)
     ready.run("40-gpu")
     lines = (Path(root) / "env").read_text().splitlines()
     environment = dict(line.split("=", 1) for line in lines)
-    assert environment["WORDS"] == "/usr/bin/python3 -IB -m tinboot.guest.gpu_gate"
-    assert environment.keys() - {"WORDS", "PWD", "OLDPWD", "SHLVL", "_"} == rootprogram.ENVIRONMENT.keys()
+    assert environment["MODULE"] == "tinboot.guest.gpu_gate"
+    assert environment.keys() - {"MODULE", "PWD", "OLDPWD", "SHLVL", "_"} == rootprogram.ENVIRONMENT.keys()
     held = [line.split(" -> ")[0] for line in (Path(root) / "fds").read_text().splitlines()]
     assert set(held) <= {"0", "1", "2", "3", "4"}  # 4: the folder that ls itself reads
     streams = [line for line in (Path(root) / "fds").read_text().splitlines() if line.startswith("2 ")]
@@ -239,17 +241,21 @@ def test_a_good_outcome_of_a_gate_that_then_fails_is_none(ready: Guest) -> None:
 
 
 def test_a_gate_that_never_ends_is_killed(ready: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = rootprogram.run
+    asked = rootprogram.Program.ask
 
-    def soon(*words: object) -> bytes:
-        kernel, places, program, given, _, limit = words
-        return run(kernel, places, program, given, 0.5, limit)  # type: ignore[arg-type]  # as given
+    def soon(program: rootprogram.Program, given: bytes, _: float, limit: int) -> bytes:
+        return asked(program, given, 0.5, limit)
 
-    monkeypatch.setattr(rootprogram, "run", soon)
+    monkeypatch.setattr(rootprogram.Program, "ask", soon)
     script(ready, f"echo $$ > {ready.places.root}/pid; sleep 60")
     assert refused(ready, "40-gpu") == "gpu-timeout"
-    pid = int((Path(ready.places.root) / "pid").read_text())
-    assert os.waitpid(pid, 0)[1] == 9  # and the test reaps what PID 1 would
+    assert killed(ready)
+
+
+def killed(guest: Guest) -> bool:
+    """Whether the gate's process, which left its number, was; the test reaps it, as PID 1 would."""
+    pid = int((Path(guest.places.root) / "pid").read_text())
+    return os.waitpid(pid, 0)[1] == signal.SIGKILL
 
 
 def test_what_the_gate_leaves_running_does_not_hold_it_up(ready: Guest) -> None:
@@ -286,6 +292,45 @@ class TestOcspDisk:
         guest.state.config = load(config(gpus=gpus))
         guest.disk("vda", gpugate.OCSP_SERIAL, bytes(512))
         assert refused(guest, "30-volumes") == "disk-unexpected"
+
+
+def test_a_gate_that_waits_while_a_module_does_not_load_is_killed(
+    ready: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(ready.places.root)
+    (Path(ready.places.sysroot) / f".{gpugate.FOLDER}/modules").write_text("/usr/lib/a.ko\n")
+    path = Path(ready.places.sys) / "module/firmware_class/parameters/path"
+    path.parent.mkdir(parents=True)
+    script(ready, f"echo $$ > {root}/new; mv {root}/new {root}/pid; cat; sleep 60")
+
+    def load_module(_: str) -> NoReturn:
+        while not (root / "pid").exists():
+            time.sleep(0.01)
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr(ready.kernel, "load_module", load_module)
+    assert refused(ready, "40-gpu") == "gpu-driver"
+    assert killed(ready)
+
+
+def test_a_module_of_the_root_and_what_it_imports_are_the_roots(tmp_path: Path) -> None:
+    """What the initrd imported of tinboot it does not get; the standard library is the one that is there."""
+    hooks = Path(rootprogram.__file__).parents[1]
+    (tmp_path / "tinboot/formats").mkdir(parents=True)
+    (tmp_path / "tinboot/formats/bootlog.py").write_text("WHOSE = 'the root'\n")
+    (tmp_path / "tinboot/gate.py").write_text(
+        "import json\nfrom tinboot.formats import bootlog\ndef main(): print(bootlog.WHOSE, json.kept)\n"
+    )
+    program = f"""
+import json, sys
+json.kept = True
+sys.path += [{str(hooks)!r}, {str(hooks.parent)!r}, {str(tmp_path)!r}]
+from stage import rootprogram
+rootprogram._OUR_FOLDER = {str(hooks.parent)!r}
+rootprogram.load("tinboot.gate")()
+"""
+    done = subprocess.run([sys.executable, "-ISEBc", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("the root True\n", "")
 
 
 def test_jobs_and_outcomes_come_back_as_they_were_sent() -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-#: The gate, as the verified root has it.
-PROGRAM = ("/usr/bin/python3", "-IB", "-m", "tinboot.guest.gpu_gate")
+#: The gate, whose `main` is called in the verified root.
+MODULE = "tinboot.guest.gpu_gate"
 DESCRIPTOR = 3
 MAX_OUTCOME = 1 << 20  # bytes: evidence and claims of 8 GPUs take a quarter of it
 

@@ -65,13 +65,20 @@ class Attendance:
 Work = Callable[[Attendance], object]
 
 
-def attend(work: Work, seconds: Callable[[str], float], between: float = 30.0) -> object:
+def attend(
+    work: Work,
+    seconds: Callable[[str], float],
+    between: float = 30.0,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> object:
     """The JSON value that `work` returns. `seconds` of a call by its name; `between` calls, and at the end.
+    `meanwhile` runs here once the work has begun; what it takes, deadlines are longer.
 
     Raises the `Refusal` that `work` raises, `Overdue` and `Broken`.
     """
     child, reader = begin(work)
     try:
+        meanwhile()
         return _hear(reader, seconds, between)
     finally:
         os.close(reader)

@@ -7,12 +7,16 @@ leaves, the session is gone and the GPU with it; so the daemon is the first clie
 from __future__ import annotations
 
 import os
+import select
+import signal
 import stat
-import subprocess
-from pathlib import Path
-from typing import NamedTuple
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from tinboot.formats.halt import Refusal
+
+if TYPE_CHECKING:
+    from os import PathLike
 
 #: Minors of the driver's own device (NVIDIA open-gpu-kernel-modules, nv-frontend.h); GPUs count from 0.
 _CONTROL_MINOR = 255
@@ -30,10 +34,10 @@ class Daemon(NamedTuple):
 
     program: str = "/usr/bin/nvidia-persistenced"
     options: tuple[str, ...] = ("--uvm-persistence-mode",)
-    pid_file: Path = Path("/run/nvidia-persistenced/nvidia-persistenced.pid")
+    pid_file: str | PathLike[str] = "/run/nvidia-persistenced/nvidia-persistenced.pid"
 
 
-def make_nodes(devices: str, gpus: int, folder: Path) -> None:
+def make_nodes(devices: str, gpus: int, folder: str | PathLike[str]) -> None:
     """Below `folder`, as `devices`, the text of /proc/devices, numbers them; none where no driver is there.
 
     Otherwise udev or a setuid program of the driver's does this.
@@ -45,38 +49,56 @@ def make_nodes(devices: str, gpus: int, folder: Path) -> None:
             majors[name] = int(number)
     driver = next((majors[name] for name in _DRIVER if name in majors), None)
     if driver is not None:
-        _make(folder / "nvidiactl", driver, _CONTROL_MINOR)
+        _make(f"{folder}/nvidiactl", driver, _CONTROL_MINOR)
         for index in range(gpus):
-            _make(folder / f"nvidia{index}", driver, index)
+            _make(f"{folder}/nvidia{index}", driver, index)
     if _UNIFIED_MEMORY in majors:
-        _make(folder / "nvidia-uvm", majors[_UNIFIED_MEMORY], 0)
+        _make(f"{folder}/nvidia-uvm", majors[_UNIFIED_MEMORY], 0)
 
 
-def start_daemon(daemon: Daemon, seconds: float) -> None:
-    """Returns once it has initialised the GPUs and holds them. Raises `Refusal` gpu-persistenced.
+class Starting:
+    """The daemon on its way: initialising GPUs takes seconds, in which others may do something else."""
 
-    One that hangs in the kernel cannot be killed, so nobody waits for its end.
-    """
-    null = subprocess.DEVNULL
+    def __init__(self, daemon: Daemon) -> None:
+        """Raises `Refusal` gpu-persistenced."""
+        null = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in range(3)]
+        words = (daemon.program, *daemon.options)
+        self._daemon = daemon
+        try:
+            self.pid = os.posix_spawn(daemon.program, words, os.environ, file_actions=null)
+        except OSError as error:
+            raise Refusal("gpu-persistenced", f"{daemon.program}: {error.strerror}") from error
+
+    def finish(self, seconds: float) -> None:
+        """Returns once it has initialised the GPUs and holds them. Raises `Refusal` gpu-persistenced.
+
+        One that hangs in the kernel cannot be killed, so nobody waits for its end.
+        """
+        program, pid_file = self._daemon.program, self._daemon.pid_file
+        if not _ended(self.pid, time.monotonic() + seconds):
+            os.kill(self.pid, signal.SIGKILL)
+            raise Refusal("gpu-persistenced", f"{program} was not up within {seconds:g} s")
+        if status := os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]):
+            raise Refusal("gpu-persistenced", f"{program} ended with status {status}")
+        try:
+            with open(pid_file, encoding="ascii") as file:
+                os.kill(int(file.read()), 0)
+        except (OSError, ValueError) as error:
+            raise Refusal("gpu-persistenced", f"{program} does not run: {error}") from error
+
+
+def _ended(pid: int, deadline: float) -> bool:
+    process = os.pidfd_open(pid)
     try:
-        started = subprocess.Popen([daemon.program, *daemon.options], stdin=null, stdout=null, stderr=null)
-        status = started.wait(seconds)
-    except OSError as error:
-        raise Refusal("gpu-persistenced", f"{daemon.program}: {error.strerror}") from error
-    except subprocess.TimeoutExpired:
-        started.kill()
-        raise Refusal("gpu-persistenced", f"{daemon.program} was not up within {seconds:g} s") from None
-    if status:
-        raise Refusal("gpu-persistenced", f"{daemon.program} ended with status {status}")
-    try:
-        pid = int(daemon.pid_file.read_text("ascii"))
-        os.kill(pid, 0)
-    except (OSError, ValueError) as error:
-        raise Refusal("gpu-persistenced", f"{daemon.program} does not run: {error}") from error
+        ready, _, _ = select.select([process], [], [], max(0.0, deadline - time.monotonic()))
+    finally:
+        os.close(process)
+    return bool(ready)
 
 
-def _make(path: Path, major: int, minor: int) -> None:
+def _make(path: str, major: int, minor: int) -> None:
     """For everybody, as the driver's own program makes them: who may use a GPU, a container's devices say."""
-    path.unlink(missing_ok=True)
+    if os.path.lexists(path):
+        os.unlink(path)
     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
-    path.chmod(0o666)
+    os.chmod(path, 0o666)  # noqa: S103 - see above

@@ -8,37 +8,43 @@ Started by the hook 40-gpu in the verified root, before anything else of the roo
     every GPU verified, by every verifier that the config names        gpu_verdict.py
     the ready state set, and read back                                 nvml.py
 
+What is imported when changes nothing of that: NVML's bindings while the daemon initialises the GPUs, the
+verifier while they make their evidence. Both take longer than any import, but where all is emulated.
+
 The outcome goes to descriptor 3 (formats/gpugate.py): a refusal with its reason, or what was verified.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tinboot.formats import gpuevidence, gpugate, gpureport
 from tinboot.formats.gpugate import Job, Outcome
 from tinboot.formats.halt import Refusal
-from tinboot.guest import gpu_devices, gpu_image, gpu_verdict, nv_verifier, nvml
+from tinboot.guest import gpu_devices, gpu_image
 from tinboot.guest.attended import Attendance, Broken, Overdue, Work, attend
 from tinboot.guest.gpu_devices import Daemon
 
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from tinboot.guest.nv_verifier import Place
+    from tinboot.guest.nvml import Collected
+
 
 class Places(NamedTuple):
-    """Where things lie in the verified root."""
+    """Where things lie in the verified root. `second`: where not at its own place."""
 
-    folder: Path = Path(gpugate.FOLDER)
-    second: nv_verifier.Place = nv_verifier.Place()
+    folder: str | PathLike[str] = gpugate.FOLDER
+    second: Place | None = None
     daemon: Daemon = Daemon()
-    devices: Path = Path("/proc/devices")
-    nodes: Path = Path("/dev")
+    devices: str | PathLike[str] = "/proc/devices"
+    nodes: str | PathLike[str] = "/dev"
 
 
 class Deadlines(NamedTuple):
@@ -57,17 +63,23 @@ def gate(job: Job, places: Places, deadlines: Deadlines, now: datetime) -> Outco
     """What passed; raises `Refusal`."""
     image = gpu_image.read(places.folder)
     gpu_image.check_clock(image.reference_values, now)
-    ocsp = gpu_image.read_ocsp(Path(job.ocsp)) if job.ocsp else ()
+    ocsp = gpu_image.read_ocsp(job.ocsp) if job.ocsp else ()
     ms: dict[str, int] = {}
-    with _timed(ms, "daemon"):
-        gpu_devices.make_nodes(places.devices.read_text("ascii"), job.gpus, places.nodes)
-        gpu_devices.start_daemon(places.daemon, deadlines.daemon + deadlines.daemon_each * job.gpus)
+    with _Timed(ms, "daemon"):
+        with open(places.devices, encoding="ascii") as file:
+            gpu_devices.make_nodes(file.read(), job.gpus, places.nodes)
+        starting = gpu_devices.Starting(places.daemon)
+        from tinboot.guest import nvml  # noqa: F401 - while the daemon starts
+
+        starting.finish(deadlines.daemon + deadlines.daemon_each * job.gpus)
     nonce = os.urandom(gpureport.NONCE)
-    with _timed(ms, "evidence"):
+    with _Timed(ms, "evidence"):
         collected = _collect(job, nonce, deadlines)
-    with _timed(ms, "verification"):
+    with _Timed(ms, "verification"):
+        from tinboot.guest import gpu_verdict
+
         verdict = gpu_verdict.decide(job, image, ocsp, collected, nonce, now, places.second)
-    with _timed(ms, "ready"):
+    with _Timed(ms, "ready"):
         _set_ready(job, collected, deadlines)
     files = {gpugate.EVIDENCE_FILE: gpuevidence.render(verdict.evidence), gpugate.CLAIMS_FILE: verdict.claims}
     found = {
@@ -84,29 +96,42 @@ def gate(job: Job, places: Places, deadlines: Deadlines, now: datetime) -> Outco
     return Outcome((), found, {name: data.decode() for name, data in files.items()})
 
 
-@contextmanager
-def _timed(ms: dict[str, int], stage: str) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    ms[stage] = round((time.monotonic() - began) * 1000)
+class _Timed:
+    """Adds what passes within it to `ms`."""
+
+    def __init__(self, ms: dict[str, int], stage: str) -> None:
+        self._ms, self._stage, self._began = ms, stage, time.monotonic()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._ms[self._stage] = round((time.monotonic() - self._began) * 1000)
 
 
-def _collect(job: Job, nonce: bytes, deadlines: Deadlines) -> nvml.Collected:
+def _collect(job: Job, nonce: bytes, deadlines: Deadlines) -> Collected:
+    from tinboot.guest import nvml
+
     def work(attendance: Attendance) -> object:
         return nvml.pack(nvml.collect(nvml.Nvml(attendance), job.gpus, job.architecture, nonce))
 
-    return nvml.unpack(_attend(work, job, deadlines))
+    def meanwhile() -> None:
+        from tinboot.guest import gpu_verdict  # noqa: F401 - for what comes next
+
+    return nvml.unpack(_attend(work, job, deadlines, meanwhile))
 
 
-def _set_ready(job: Job, collected: nvml.Collected, deadlines: Deadlines) -> None:
+def _set_ready(job: Job, collected: Collected, deadlines: Deadlines) -> None:
+    from tinboot.guest import nvml
+
     verified = [gpu.uuid for gpu in collected.gpus]
-    _attend(lambda attendance: nvml.set_ready(nvml.Nvml(attendance), verified), job, deadlines)
+    _attend(lambda attendance: nvml.set_ready(nvml.Nvml(attendance), verified), job, deadlines, lambda: None)
 
 
-def _attend(work: Work, job: Job, deadlines: Deadlines) -> object:
+def _attend(work: Work, job: Job, deadlines: Deadlines, meanwhile: Callable[[], None]) -> object:
     seconds = deadlines.call + deadlines.call_each * job.gpus
     try:
-        return attend(work, lambda name: seconds, seconds)
+        return attend(work, lambda name: seconds, seconds, meanwhile)
     except Overdue as overdue:
         raise Refusal("gpu-nvml-timeout", str(overdue)) from overdue
     except Broken as broken:
@@ -124,12 +149,12 @@ def outcome(data: bytes, places: Places, deadlines: Deadlines, now: datetime) ->
 
 
 def main() -> None:
-    """Called by the hook."""
-    told = outcome(sys.stdin.buffer.read(), Places(), Deadlines(), datetime.now(UTC))
+    """Called by the hook's process, which gives it a job on standard input when it has one."""
+    os.set_inheritable(gpugate.DESCRIPTOR, False)  # the daemon stays
+    given = b""
+    while part := os.read(0, 1 << 16):
+        given += part
+    told = outcome(given, Places(), Deadlines(), datetime.now(UTC))
     data = memoryview(gpugate.pack_outcome(told))
     while data:
         data = data[os.write(gpugate.DESCRIPTOR, data) :]
-
-
-if __name__ == "__main__":
-    main()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from hashlib import sha256
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tinboot.formats import gpureference, ocspdisk
 from tinboot.formats.errors import Malformed
@@ -13,11 +12,14 @@ from tinboot.formats.gpureference import ReferenceValues
 from tinboot.formats.halt import Refusal
 from tinboot.verify import certificate
 
+if TYPE_CHECKING:
+    from os import PathLike
+
 #: A clock may be this much ahead of the reference values. The host sets it, so it cannot be trusted, but one
 #: that is absurd would take dates back that somebody relies on: of OCSP responses, of RIMs.
 LONGEST_USE = timedelta(days=5 * 366)
 
-_RIM_LIMIT = 1 << 20  # bytes of one RIM; they have about 20,000
+_LIMIT = 1 << 20  # bytes of a file; RIMs have about 20,000, reference values a few thousand each
 
 
 class Image(NamedTuple):
@@ -33,12 +35,12 @@ class Image(NamedTuple):
     rims: dict[str, bytes]
 
 
-def read(folder: Path) -> Image:
+def read(folder: str | PathLike[str]) -> Image:
     """Raises `Refusal` gpu-reference-values."""
     try:
-        raw = (folder / "reference-values.json").read_bytes()
+        raw = _content(f"{folder}/reference-values.json")
         values = gpureference.parse(raw)
-        device_root = (folder / "device-root.pem").read_bytes()
+        device_root = _content(f"{folder}/device-root.pem")
         roots = certificate.read(device_root)
     except OSError as error:
         raise Refusal("gpu-reference-values", str(error)) from error
@@ -47,7 +49,7 @@ def read(folder: Path) -> Image:
     if len(roots) != 1:
         raise Refusal("gpu-reference-values", f"{len(roots)} certificates in device-root.pem, expected one")
     rims = {rim.id: data for rim in values.rims if (data := _rim(folder, rim)) is not None}
-    return Image(raw, values, device_root, roots[0].fingerprint, rims)
+    return Image(raw, values, device_root, sha256(roots[0].der).hexdigest(), rims)
 
 
 def check_clock(values: ReferenceValues, now: datetime) -> None:
@@ -58,10 +60,10 @@ def check_clock(values: ReferenceValues, now: datetime) -> None:
         raise Refusal("gpu-clock", told)
 
 
-def read_ocsp(disk: Path) -> tuple[bytes, ...]:
+def read_ocsp(disk: str) -> tuple[bytes, ...]:
     """The responses that the host laid ready, not looked at. Raises `Refusal` gpu-ocsp-invalid."""
     try:
-        with disk.open("rb") as file:
+        with open(disk, "rb") as file:
             return ocspdisk.unpack(file.read(ocspdisk.MAX_SIZE + 1))
     except OSError as error:
         raise Refusal("gpu-ocsp-invalid", str(error)) from error
@@ -69,12 +71,18 @@ def read_ocsp(disk: Path) -> tuple[bytes, ...]:
         raise Refusal("gpu-ocsp-invalid", error.message) from error
 
 
-def _rim(folder: Path, rim: gpureference.Rim) -> bytes | None:
-    path = folder / "rims" / f"{rim.id}.xml"
-    if not path.exists():
+def _rim(folder: str | PathLike[str], rim: gpureference.Rim) -> bytes | None:
+    name = f"{rim.id}.xml"
+    try:
+        data = _content(f"{folder}/rims/{name}")
+    except FileNotFoundError:
         return None
-    with path.open("rb") as file:
-        data = file.read(_RIM_LIMIT + 1)
     if sha256(data).hexdigest() != rim.sha256:
-        raise Refusal("gpu-reference-values", f"{path.name} is not the file that was pinned")
+        raise Refusal("gpu-reference-values", f"{name} is not the file that was pinned")
     return data
+
+
+def _content(path: str) -> bytes:
+    """At most one byte more than any of these files has."""
+    with open(path, "rb") as file:
+        return file.read(_LIMIT + 1)

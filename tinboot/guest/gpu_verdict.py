@@ -8,20 +8,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tinboot.formats.errors import TinbootError, Unavailable
 from tinboot.formats.gpuevidence import ARCHITECTURES, GpuEvidence
 from tinboot.formats.gpugate import Job
 from tinboot.formats.halt import Refusal
-from tinboot.guest import nv_verifier
-from tinboot.guest.gpu_image import Image
-from tinboot.guest.nv_verifier import Place
-from tinboot.guest.nvml import Collected
 from tinboot.verify import gpu_appraisal, gpu_binding, gpu_claims, gpu_ocsp, gpu_policy
 from tinboot.verify.checks import Verdict
 from tinboot.verify.gpu_appraisal import AcceptedGpus, Collateral
 from tinboot.verify.gpu_platform import Versions
+
+if TYPE_CHECKING:  # it is imported where a config names it
+    from tinboot.guest.gpu_image import Image
+    from tinboot.guest.nv_verifier import Place
+    from tinboot.guest.nvml import Collected
 
 #: Check of the native verifier -> reason; where its errors mean different things, by the error (`_reason`).
 REASONS = {
@@ -67,7 +68,7 @@ def decide(
     collected: Collected,
     nonce: bytes,
     now: datetime,
-    second: Place,
+    second: Place | None,
 ) -> Verified:
     """Raises `Refusal`."""
     word = next(word for word, name in ARCHITECTURES.items() if name == job.architecture)
@@ -121,9 +122,11 @@ def _confirm(
     answers: Sequence[bytes] | None,
     evidence: GpuEvidence,
     versions: Versions,
-    place: Place,
+    place: Place | None,
     which: str,
 ) -> None:
+    from tinboot.guest import nv_verifier
+
     try:
         nv_verifier.appraise(
             evidence,
@@ -132,7 +135,7 @@ def _confirm(
             image.rims,
             image.device_root,
             answers,
-            place,
+            place or nv_verifier.Place(),
         )
     except Unavailable as error:
         raise Refusal("gpu-second-verifier-failed", f"{which}: {error.message}") from error

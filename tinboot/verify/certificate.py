@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives import hashes
-
 from tinboot.formats.errors import Malformed, Mismatch
 from tinboot.verify.der import BOOLEAN, OCTET_STRING, OID, SEQUENCE, SET, Der, context, dotted
 
@@ -53,6 +51,8 @@ class Certificate(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the DER, in hex."""
+        from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - 0.7 s of an emulated boot
+
         digest = hashes.Hash(hashes.SHA256())  # hashlib takes longer to import than all this file
         digest.update(self.der)
         return digest.finalize().hex()
