@@ -255,7 +255,5 @@ def test_another_image_under_the_name(guest: Guest, stored: Wrapped, disk_dir: P
     source = oci_wrap.Source(layout.write(tmp_path / "oci"), None, "localhost/app", None)
     other = oci_wrap.wrap_image(source, tmp_path / "other.mpk")
     asking = with_image(guest, stored, disk_dir, other.ref)
-    disks = [*guest.disks[:-2], *(v.disk for v in guest.volumes)]
-    disks[0] = asking.config_disk
     lying = Disk(tmp_path / "other.mpk", other.ref.root_hash[:20])
-    asking.boot(disks=[*disks, lying]).expect_halt("volume-hash-mismatch", hook="30-volumes")
+    asking.boot(disks=[*asking.disks[:-1], lying]).expect_halt("volume-hash-mismatch", hook="30-volumes")
