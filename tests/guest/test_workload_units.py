@@ -221,10 +221,12 @@ def test_containers_share_user_ids_only_where_they_share_a_volume() -> None:
         ("", "attestation: true", "attestation: no container"),
         ("", "env: [LD_PRELOAD]", "LD_PRELOAD changes what runs"),
         ("", "secrets: [PATH]", "PATH changes what runs"),
-        ("", "command: ['']", "cannot be an argument"),
-        ("", "command: ['a', ';']", "cannot be an argument"),
-        ("", "healthcheck: {test: [curl, x]}", "expected CMD, CMD-SHELL or NONE"),
-        ("", "healthcheck: {test: [CMD]}", "expected CMD, CMD-SHELL or NONE"),
+        ("", "command: ['']", "an empty argument, or ';' alone"),
+        ("", "command: ['a', ';']", "an empty argument, or ';' alone"),
+        ("", "healthcheck: {test: [curl, x]}", "expected CMD and words"),
+        ("", "healthcheck: {test: []}", "expected CMD and words"),
+        ("", "healthcheck: {test: [NONE, x]}", "expected CMD and words"),
+        ("", "healthcheck: {test: [CMD]}", "expected CMD and words"),
     ],
 )
 def test_refused_by_name_and_left_out(before: str, keys: str, expected: str) -> None:

@@ -18,7 +18,7 @@ from tinboot.builder import output
 from tinboot.builder.image import Image
 from tinboot.builder.mkosi import Mkosi
 from tinboot.builder.recipe import Recipe
-from tinboot.formats import cmdline, config, config_supported, configdisk, manifest, verity
+from tinboot.formats import cmdline, config, config_supported, config_workload, configdisk, manifest, verity
 from tinboot.formats.errors import Malformed, Refused, Unavailable
 from tinboot.formats.halt import Refusal
 
@@ -47,6 +47,8 @@ def read_config(path: Path) -> tuple[bytes, config.Config]:
         ) from refusal
     try:
         config_supported.check(parsed)
+        for container in parsed.containers:
+            config_workload.check(parsed, container)
     except Refused as error:
         raise Refused(f"{path}: {error.message}", "docs/config.md lists what is not there yet") from error
     return data, parsed

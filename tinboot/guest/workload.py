@@ -117,6 +117,18 @@ def now_ms() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
+def offer_gpus(config: Config, folder: Path = cdi.FOLDER, devices: Path = cdi.DEVICES) -> dict[str, str]:
+    """To the containers that ask for some; where they cannot be had, those and why."""
+    asking = [container.name for container in config.containers if container.gpus is not None]
+    if not asking:
+        return {}
+    try:
+        cdi.write(config.gpus, folder, devices)
+    except OSError as error:
+        return dict.fromkeys(asking, f"its GPUs: {error}")
+    return {}
+
+
 def make_units(prepared: Path) -> None:
     """The operator's values into Podman's keeping, then Quadlet's units. Raises RuntimeError, OSError."""
     secrets = prepared / workload_units.SECRETS_FOLDER
@@ -138,10 +150,10 @@ def main() -> None:
     """Called by tinboot-workload.service. Does not return."""
     prepared = Path(workload_units.FOLDER)
     loaded = config.load(Path(bootlog.SEALED, "config.yml").read_bytes())
-    refused = json.loads((prepared / workload_units.REFUSED_FILE).read_bytes())
+    refused: dict[str, str] = json.loads((prepared / workload_units.REFUSED_FILE).read_bytes())
+    refused |= offer_gpus(loaded)
     supervisor = Supervisor(loaded, refused, Path(workloadstatus.PATH))
     workload_volumes.mount(loaded)
-    cdi.write(loaded.gpus)
     podman.expect([podman.NFT, "-f", str(prepared / workload_units.FIREWALL_FILE)], 60)
     SCRATCH.mkdir(mode=0o711, exist_ok=True)
     make_units(prepared)

@@ -11,11 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tinboot.formats import bootlog
+from tinboot.formats import bootlog, config_workload
 from tinboot.formats.config import Config
 from tinboot.formats.config_container import Container
 from tinboot.formats.errors import Refused
-from tinboot.formats.variablenames import changes_what_runs
 from tinboot.guest import workload_firewall, workload_plan
 from tinboot.guest.quadlet_words import word, words
 from tinboot.guest.workload_plan import Address, Net, addresses, upstream
@@ -66,18 +65,13 @@ def render(config: Config, given: Mapping[str, str]) -> Rendered:
             continue
         unit = workload_plan.unit(container).removesuffix(".service")
         files[f"{QUADLET_FOLDER}/{unit}.container"] = text.encode()
-        for name in operator_names(container):
+        for name in config_workload.operator_names(container):
             files[f"{SECRETS_FOLDER}/{name}"] = given[name].encode()
     for net in workload_plan.nets(config):
         files[f"{QUADLET_FOLDER}/{net.unit}"] = _network(net).encode()
     files[FIREWALL_FILE] = workload_firewall.render(config).encode()
     files[REFUSED_FILE] = json.dumps(refused, sort_keys=True).encode()
     return Rendered(files, refused)
-
-
-def operator_names(container: Container) -> tuple[str, ...]:
-    """The variables whose values the operator gives, unmeasured."""
-    return (*(v.name for v in container.env if v.value is None), *container.secrets)
 
 
 def identity(config: Config, container: Container) -> int:
@@ -135,7 +129,7 @@ def _network(net: Net) -> str:
 
 def _container(config: Config, container: Container) -> str:
     """Raises `Refused` for what is not supported, or not to be passed on."""
-    check(config, container)
+    config_workload.check(config, container)
     stored = workload_plan.store(config, container) is not None
     stop = _DEFAULT_STOP if container.stop_timeout is None else container.stop_timeout
     keys = [
@@ -151,7 +145,7 @@ def _container(config: Config, container: Container) -> str:
         *(f"Network={a.net.unit}:ip={a.ip}" for a in addresses(config, container)),
         *(f"PublishPort={outside}:{inside}/tcp" for outside, inside in container.ports),
         *(f"Environment={word(f'{v.name}={v.value}')}" for v in container.env if v.value is not None),
-        *(f"Secret={name},type=env,target={name}" for name in operator_names(container)),
+        *(f"Secret={name},type=env,target={name}" for name in config_workload.operator_names(container)),
         *(f"AddDevice=nvidia.com/gpu={index}" for index in gpu_indices(config, container)),
         f"PodmanArgs={words(_arguments(config, container))}",
     ]
@@ -230,42 +224,3 @@ def gpu_indices(config: Config, container: Container) -> tuple[int, ...]:
     if isinstance(wanted, int):
         return tuple(range(wanted))
     return tuple(range(config.gpus)) if wanted == "all" else tuple(map(int, wanted.split(",")))
-
-
-def check(config: Config, container: Container) -> None:
-    """Raises `Refused`, by the key's name, for what the schema allows and this guest does not do."""
-    egress = {name: network.egress for name, network in config.networks}
-    wanted = [egress[name] for name in container.networks]
-    exec_only = {volume.name for volume in config.volumes if volume.overlays}
-    for holds, what in (
-        (container.keys, "keys: attested keys are not made yet"),
-        (
-            container.attestation,
-            "attestation: no container is given evidence yet; its clients fetch it over TLS",
-        ),
-        ("allowlist" in wanted, "networks: egress by allow-list is not there yet; open or closed are"),
-        (
-            container.ports and "open" not in wanted,
-            "ports: published only from a network whose egress is open; shim leads to a closed one",
-        ),
-        (
-            any(outside not in config.cvm_network.inbound_ports for outside, _ in container.ports),
-            "ports: not all of them are in cvm-network.inbound-ports, and nobody could reach the others",
-        ),
-        (
-            exec_only & {name for name, _ in container.volumes},
-            "volumes: overlays are not there yet; read the model below /models",
-        ),
-    ):
-        if holds:
-            raise Refused(f"containers.{container.name}.{what}")
-    test = container.healthcheck.test if container.healthcheck else ("NONE",)
-    if test[:1] not in (("CMD",), ("CMD-SHELL",), ("NONE",)) or (len(test) < 2 and test[0] != "NONE"):
-        raise Refused(
-            f"containers.{container.name}.healthcheck.test: {test[:1]}…, expected CMD, CMD-SHELL or NONE"
-        )
-    for name in operator_names(container):
-        if changes_what_runs(name):
-            raise Refused(
-                f"containers.{container.name}: {name} changes what runs, so its value has to be in the config"
-            )
