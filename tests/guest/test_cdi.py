@@ -66,6 +66,7 @@ def test_unified_memory_need_not_be_there(devices: Path, libraries: Path) -> Non
     assert len(made["containerEdits"]["deviceNodes"]) == 1
 
 
-def test_nothing_without_gpus(tmp_path: Path) -> None:
-    cdi.write(0, tmp_path / "cdi")
+def test_a_gpu_without_a_node_is_told_and_nothing_written(devices: Path, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nvidia7"):
+        cdi.write(8, tmp_path / "cdi", devices)
     assert not (tmp_path / "cdi").exists()

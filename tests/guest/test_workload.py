@@ -217,3 +217,15 @@ def test_what_podman_refuses_ends_the_supervisor(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(workload, "UNITS", tmp_path / "units")
     with pytest.raises(RuntimeError, match="ended with 1: no such thing"):
         workload.make_units(tmp_path)
+
+
+GPUS = "gpus: 2"
+ASKING = "gpus: 1\nruntime: nvidia"
+
+
+def test_gpus_are_offered_to_who_asks(tmp_path: Path) -> None:
+    assert workload.offer_gpus(config(GPUS, app=""), tmp_path / "cdi", tmp_path) == {}
+    assert not (tmp_path / "cdi").exists()
+    refused = workload.offer_gpus(config(GPUS, app="", asks=ASKING), tmp_path / "cdi", tmp_path)
+    assert list(refused) == ["asks"]
+    assert refused["asks"].startswith("its GPUs: [Errno 2]")

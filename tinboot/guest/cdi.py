@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 FOLDER = Path("/run/cdi")
+DEVICES = Path("/dev")
 KIND = "nvidia.com/gpu"
 VERSION = "0.6.0"
 
@@ -42,12 +43,10 @@ def specification(gpus: int, devices: Path, libraries: Path) -> dict[str, object
     }
 
 
-def write(gpus: int, folder: Path = FOLDER) -> None:
-    """Nothing without GPUs: a container that asks for one is then told that there is no such device."""
-    if not gpus:
-        return
+def write(gpus: int, folder: Path = FOLDER, devices: Path = DEVICES) -> None:
+    """Raises OSError where a GPU has no node; nothing is written then."""
+    made = specification(gpus, devices, Path(_LIBRARIES))
     folder.mkdir(exist_ok=True)
-    made = specification(gpus, Path("/dev"), Path(_LIBRARIES))
     (folder / "nvidia.json").write_text(json.dumps(made, indent=1), "utf-8")
 
 
