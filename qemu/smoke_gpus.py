@@ -1,4 +1,4 @@
-"""The GPUs of the smoke test: two stub GPUs, reference values from their RIMs, their evidence on the host.
+"""The GPUs of the smoke test: two stub GPUs, reference values from their RIMs.
 
 What production does with NVIDIA's RIMs and roots is done here with the stub's, by the same commands; that
 they are trusted, an option says each time.
@@ -6,37 +6,22 @@ they are trusted, an option says each time.
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import stub_gpu_files
 import stub_nvidia
-import testcpio
 from gpu import Gpus
 from stub_gpu_report import Contents, Kind
 from stub_rim import Rim
 from vfio_user_h100 import can_be_shown
 
 from tinboot.formats import cpio, gpugate
-from tinboot.formats.errors import Mismatch
 
 COUNT = 2
-PREFIX = "smoke-gpu-evidence "
 
 KINDS: tuple[Kind, ...] = ("driver", "vbios")
-
-#: Shows what the gate sealed, before anything of the root runs.
-SHOW = f"""
-from stage import console
-
-def run(state):
-    with open(state.places.sealed + "/{gpugate.EVIDENCE_FILE}") as file:
-        console.say("{PREFIX}" + file.read().strip())
-    return {{}}
-"""
 
 
 class Pinning(NamedTuple):
@@ -66,21 +51,4 @@ def entries(gpus: Gpus, pinned: Path, device_root: Path) -> tuple[cpio.Entry, ..
     """For the test archive. `pinned`: the folder of `tinboot gpu pin`."""
     known = {p.relative_to(pinned).as_posix(): p.read_bytes() for p in pinned.rglob("*") if p.is_file()}
     known |= {stub_gpu_files.DEVICE_ROOT: device_root.read_bytes(), gpugate.MODULES_FILE: b""}
-    stubs = stub_gpu_files.entries(gpus.faults, known, on_bus=not can_be_shown())
-    return (*stubs, testcpio.hook("45-smoke-gpus", SHOW))
-
-
-def evidence(lines: list[str], sealed: bytes) -> tuple[bytes, str]:
-    """What the guest showed, and the nonce that its gate asked with.
-
-    `sealed`: the bytes that the report binds; they hold the hash of the evidence. Raises `Mismatch`.
-    """
-    shown = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
-    if len(shown) != 1:
-        raise Mismatch(f"the guest showed GPU evidence {len(shown)} times")
-    data = shown[0].encode() + b"\n"
-    found = {hook["hook"]: hook["found"] for hook in json.loads(sealed)["hooks"]}["40-gpu"]
-    digest = sha256(data).hexdigest()
-    if digest != found["sha256"][gpugate.EVIDENCE_FILE]:
-        raise Mismatch(f"the evidence has the SHA-256 {digest}, what the report binds says {found['sha256']}")
-    return data, found["nonce"]
+    return stub_gpu_files.entries(gpus.faults, known, on_bus=not can_be_shown())
