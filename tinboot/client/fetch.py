@@ -1,7 +1,7 @@
 """What is asked of one host before anything is known of it: small documents, one connection, one deadline.
 
-Everything that comes back is hostile. Bounded are the time in which all of it must be done, the headers (h11:
-100 KiB), and each body; a redirect, an encoding (RFC 9110, 8.4: what is small here may be large elsewhere)
+Everything that comes back is hostile. Bounded are the time in which all of it must be done, the headers
+(http1.py), and each body; a redirect, an encoding (RFC 9110, 8.4: what is small here may be large elsewhere)
 and any other status than 200 are refused, each by name. No proxy, cookie or environment is looked at.
 """
 
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import h11
 import httpcore
 
 from tinboot.client.connection import Address, Backend, Deadline, PeerKey, tls_context
+from tinboot.client.http1 import Connection
 from tinboot.formats.errors import Malformed, Refused, Unavailable
 
 HTTPS = 443
@@ -90,15 +92,13 @@ class Conversation:
         """`context`: of authorities that vouch for the host, instead of its key."""
         self.origin = origin
         self.peer = peer or PeerKey()
-        self._scheme = scheme.encode()
+        self._tls = None if scheme == "http" else context or tls_context()
+        if self._tls is not None:
+            self._tls.set_alpn_protocols(["http/1.1"])  # what http1.py speaks
         self._deadline = Deadline(seconds)
         held = self.peer if context is None else None
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context or tls_context(),
-            max_connections=1,
-            http2=False,
-            network_backend=Backend(held, address=origin.at, deadline=self._deadline),
-        )
+        self._backend = Backend(held, address=origin.at, deadline=self._deadline)
+        self._kept: Connection | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +106,8 @@ class Conversation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.close()
+        if self._kept is not None:
+            self._kept.close()
 
     @property
     def left(self) -> float:
@@ -120,22 +121,38 @@ class Conversation:
         is no HTTP or too long, `Refused` for a redirect or an encoding, `Mismatch` for another TLS key.
         """
         where = f"{self.origin.authority}{path.partition('?')[0]}"
-        url = httpcore.URL(
-            scheme=self._scheme, host=self.origin.host.encode(), port=self.origin.port, target=path.encode()
-        )
-        headers = [
-            ("Host", self.origin.authority),
-            ("Accept-Encoding", "identity"),
-            ("User-Agent", "tinboot"),
-        ]
         try:
-            with self._pool.stream("GET", url, headers=headers) as response:
-                _check(where, response.status, response.headers, limit)
-                return _body(where, response, limit)
+            return self._answer(where, path, limit)
         except (httpcore.TimeoutException, httpcore.NetworkError) as error:
             raise Unavailable(f"{where}: {error}", "is the host up, and is it the right one?") from error
-        except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+        except h11.ProtocolError as error:
             raise Malformed(f"{where}: no HTTP: {error}") from error
+
+    def _answer(self, where: str, path: str, limit: int) -> bytes:
+        connection = self._connection()
+        try:
+            connection.ask(path, self.origin.authority)
+            answer = connection.head()
+            _check(where, answer.status_code, answer.headers, limit)
+            found = _body(where, connection.parts(), limit)
+            if connection.renew():
+                self._kept = connection
+        finally:
+            if self._kept is not connection:
+                connection.close()
+        return found
+
+    def _connection(self) -> Connection:
+        """The one of the request before, if it is still good."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            if not kept.ended:
+                return kept
+            kept.close()
+        stream = self._backend.connect_tcp(self.origin.host, self.origin.port)
+        if self._tls is not None:
+            stream = stream.start_tls(self._tls, self.origin.host)
+        return Connection(stream)
 
 
 def _check(where: str, status: int, headers: Sequence[tuple[bytes, bytes]], limit: int) -> None:
@@ -159,9 +176,9 @@ def _check(where: str, status: int, headers: Sequence[tuple[bytes, bytes]], limi
         raise Malformed(f"{where} has {_quoted(length)} bytes, expected at most {limit}")
 
 
-def _body(where: str, response: httpcore.Response, limit: int) -> bytes:
+def _body(where: str, parts: Iterable[bytes], limit: int) -> bytes:
     found = bytearray()
-    for part in response.iter_stream():
+    for part in parts:
         found += part
         if len(found) > limit:
             raise Malformed(f"{where} has more than {limit} bytes")
