@@ -11,11 +11,11 @@ from oci_layouts import Member, folder, member, tar
 
 from tinboot.builder import tar_entries
 from tinboot.builder.oci_layer import OPAQUE, Tree, unpack
-from tinboot.builder.tar_entries import CHARACTER, FILE, FOLDER
+from tinboot.builder.tar_entries import CHARACTER, FILE, FOLDER, Entry
 from tinboot.formats.errors import Refused
 
 
-def layer(members: Sequence[Member], below: Tree | None = None) -> Tree:
+def layer(members: Sequence[Member], below: Entry | None = None) -> Tree:
     fd = os.memfd_create("layer")
     try:
         os.write(fd, tar(members))
@@ -36,15 +36,24 @@ def test_paths_are_those_of_the_layer() -> None:
     assert kinds(tree) == {"": FOLDER, "a": FOLDER, "a/b": FILE, "c": FOLDER, "c/d": FILE}
 
 
-def test_a_directory_nobody_describes_is_as_it_is_below() -> None:
-    below = layer([folder("a", mode=0o1777, uid=7), folder("a/b", mode=0o700)])
-    tree = layer([member("a/b/c"), member("new/d")], below)
-    assert (tree[b"a"].mode, tree[b"a"].uid, tree[b"a/b"].mode) == (0o1777, 7, 0o700)
-    assert (tree[b"new"].mode, tree[b"new"].uid, tree[b""].mode) == (0o755, 0, 0o755)
+#: The root of a layer below.
+BELOW = layer([folder("./", mode=0o700, uid=7)])[b""]
+
+
+def test_directories_that_nobody_describes() -> None:
+    """As a pull by Podman makes them (podman 5.4)."""
+    tree = layer([member("a/b/c")])
+    assert [(tree[path].mode, tree[path].uid) for path in (b"", b"a", b"a/b")] == [
+        (0o555, 0),
+        (0o755, 0),
+        (0o755, 0),
+    ]
+    tree = layer([member("a/b/c")], BELOW)
+    assert [(tree[path].mode, tree[path].uid) for path in (b"", b"a")] == [(0o700, 7), (0o755, 0)]
 
 
 def test_whiteouts_are_devices() -> None:
-    tree = layer([member("a/.wh.gone"), member(".wh.top")], {})
+    tree = layer([member("a/.wh.gone"), member(".wh.top")], BELOW)
     assert kinds(tree) == {"": FOLDER, "a": FOLDER, "a/gone": CHARACTER, "top": CHARACTER}
     assert (tree[b"top"].mode, tree[b"top"].xattrs) == (0, ())
 
@@ -57,16 +66,16 @@ def test_the_lowest_layer_has_nothing_to_hide() -> None:
 
 def test_opaque_directories() -> None:
     tree = layer(
-        [member("a/.wh..wh..opq"), member("a/new"), folder("b", mode=0o700), member("b/.wh..wh..opq")], {}
+        [member("a/.wh..wh..opq"), member("a/new"), folder("b", mode=0o700), member("b/.wh..wh..opq")], BELOW
     )
     assert (tree[b"a"].xattrs, tree[b"b"].xattrs, tree[b"b"].mode) == ((OPAQUE,), (OPAQUE,), 0o700)
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_what_replaces_something_hides_it(order: int) -> None:
-    replaced = layer([member(".wh.a"), folder("a"), member("a/x")][::order], {})
+    replaced = layer([member(".wh.a"), folder("a"), member("a/x")][::order], BELOW)
     assert (replaced[b"a"].kind, replaced[b"a"].xattrs) == (FOLDER, (OPAQUE,))
-    assert layer([member(".wh.a"), member("a")][::order], {})[b"a"].kind == FILE
+    assert layer([member(".wh.a"), member("a")][::order], BELOW)[b"a"].kind == FILE
 
 
 def test_hard_links_are_what_they_link_to() -> None:
@@ -74,10 +83,11 @@ def test_hard_links_are_what_they_link_to() -> None:
         [
             member("a", data=b"x", mode=0o4755),
             member("b", LINK, linkname="./a"),
-            member("c", LINK, linkname="b"),
+            member("c", LINK, linkname="b", mode=0o600),
         ]
     )
     assert tree[b"a"] == tree[b"b"] == tree[b"c"]
+    assert (tree[b"a"].size, tree[b"a"].mode) == (1, 0o600)
 
 
 def test_the_last_of_one_name_counts() -> None:
@@ -136,7 +146,7 @@ def test_setuid_capabilities_and_attributes_of_users_are_kept() -> None:
 )
 def test_refusals(members: list[Member], said: str) -> None:
     with pytest.raises(Refused) as refused:
-        layer(members, {})
+        layer(members, BELOW)
     assert refused.value.message.startswith("layer 2: ")
     assert said in refused.value.message
 
@@ -159,7 +169,7 @@ paths = st.lists(parts, min_size=1, max_size=4).map("/".join)
 )
 def test_a_tree_is_closed_and_clean_or_refused(members: list[Member], lowest: bool) -> None:
     try:
-        tree = layer(members, None if lowest else {})
+        tree = layer(members, None if lowest else BELOW)
     except Refused:
         return
     assert tree[b""].kind == FOLDER

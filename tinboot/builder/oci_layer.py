@@ -22,21 +22,23 @@ _MARK, _OPAQUE_MARK, _AUFS = b".wh.", b".wh..wh..opq", b".wh..wh."
 #: Linux, NAME_MAX.
 _MAX_NAME = 255
 
-#: The permission bits and owner of a directory that no layer describes.
+#: A directory that the layer does not describe, and its root, as containers/storage makes them.
 _PLAIN = Entry(b"", tar.FOLDER, 0o755, 0, 0, 0, 0, 0, -1, b"", ())
+_ROOT = _PLAIN._replace(mode=0o555)
 
 Tree = dict[bytes, Entry]
 
 
-def unpack(entries: Iterable[Entry], below: Tree | None, what: str) -> Tree:
+def unpack(entries: Iterable[Entry], below: Entry | None, what: str) -> Tree:
     """The layer's tree, its root under b"" and every directory with an entry of its own.
 
-    `below`: the directories known of the layers below, by path, None for the lowest, where nothing is hidden.
-    Hard links are the entry that they link to, under their own path. Raises `Refused`, naming layer and path.
+    `below`: the root of the layer below, None for the lowest, where nothing is hidden. Hard links are the
+    entry that they link to, under their own path. Raises `Refused`, naming layer and path.
     """
     tree: Tree = {}
     hidden: set[bytes] = set()
     opaque: set[bytes] = set()
+    linked: dict[int, Entry] = {}
     for entry in entries:
         path = _relative(entry.path, what)
         folder, _, name = path.rpartition(b"/")
@@ -44,20 +46,28 @@ def unpack(entries: Iterable[Entry], below: Tree | None, what: str) -> Tree:
             opaque.add(folder)
         elif name.startswith(_MARK):
             hidden.add(_whiteout(folder, name, path, what))
+        elif entry.kind == tar.LINK:
+            file = _linked(tree, entry, what)
+            linked[file.header] = file
+            _place(tree, path, file, what)
         else:
-            _place(tree, path, _linked(tree, entry, what) if entry.kind == tar.LINK else entry, what)
+            _place(tree, path, entry, what)
     if b"" in opaque:
         _refuse(b"", "hides everything below: leave out the layers below", what)
     for path in hidden:
         if path in tree and tree[path].kind == tar.FOLDER:
             opaque.add(path)  # replaced by a new directory, of which nothing below may show through
         elif below is not None and path not in tree:
-            tree[path] = _PLAIN._replace(path=path, kind=tar.CHARACTER, mode=0)
-    _complete(tree, opaque, hidden, {} if below is None else below, what)
+            tree[path] = _PLAIN._replace(kind=tar.CHARACTER, mode=0)
+    tree.setdefault(b"", below or _ROOT)
+    _complete(tree, opaque, hidden, what)
     if below is not None:
         for path in opaque:
             tree[path] = tree[path]._replace(xattrs=tuple(sorted((*tree[path].xattrs, OPAQUE))))
-    return tree
+    return {
+        path: linked.get(entry.header, entry) if entry.kind != tar.FOLDER else entry
+        for path, entry in tree.items()
+    }
 
 
 def _relative(path: bytes, what: str) -> bytes:
@@ -80,10 +90,11 @@ def _whiteout(folder: bytes, name: bytes, path: bytes, what: str) -> bytes:
 
 
 def _linked(tree: Tree, entry: Entry, what: str) -> Entry:
+    """The file, with owner and mode of the link: an archive's last word on a file of several names counts."""
     target = tree.get(_relative(entry.target, what))
     if target is None or target.kind == tar.FOLDER:
         _refuse(entry.path, f"is a hard link to {_shown(entry.target)}, which is no file before it", what)
-    return target
+    return target._replace(mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime=entry.mtime)
 
 
 def _place(tree: Tree, path: bytes, entry: Entry, what: str) -> None:
@@ -101,21 +112,19 @@ def _place(tree: Tree, path: bytes, entry: Entry, what: str) -> None:
     tree[path] = entry
 
 
-def _complete(tree: Tree, opaque: set[bytes], hidden: set[bytes], below: Tree, what: str) -> None:
-    """Adds the directories that the layer itself does not describe, as they are below."""
+def _complete(tree: Tree, opaque: set[bytes], hidden: set[bytes], what: str) -> None:
+    """Adds the directories that the layer itself does not describe."""
     seen: set[bytes] = set()
-    for path in [*tree, *opaque, *hidden, b""]:
-        if path in opaque or not path:
-            tree.setdefault(path, below.get(path, _PLAIN))
+    for path in opaque:
+        if tree.setdefault(path, _PLAIN).kind != tar.FOLDER:
+            _refuse(path, "is opaque, and no directory", what)
+    for path in [*tree, *hidden]:
         folder = path
         while folder and folder not in seen:
             seen.add(folder)
             folder = folder.rpartition(b"/")[0]
-            if tree.setdefault(folder, below.get(folder, _PLAIN)).kind != tar.FOLDER:
+            if tree.setdefault(folder, _PLAIN).kind != tar.FOLDER:
                 _refuse(path, f"lies behind {_shown(folder)}, which is no directory", what)
-    for path in opaque:
-        if tree[path].kind != tar.FOLDER:
-            _refuse(path, "is opaque, and no directory", what)
 
 
 def _refuse(path: bytes, reason: str, what: str) -> NoReturn:

@@ -165,7 +165,7 @@ def _unpack(
     """Each layer's tar as a file without a name, open as long as `opened`, and what is in it."""
     total = sum(blob.size for blob in image.manifest.layers)
     done = 0
-    below: oci_layer.Tree | None = None
+    below: tar_entries.Entry | None = None
     layers: list[Layer] = []
     identifiers = oci_store.chain_ids(image.configuration.diff_ids)
     described = zip(identifiers, image.manifest.layers, image.configuration.diff_ids, strict=True)
@@ -179,8 +179,7 @@ def _unpack(
         if found != diff_id:
             raise Mismatch(f"{what} is {found} when unpacked, the image's configuration has {diff_id}")
         tree = oci_layer.unpack(tar_entries.read(fd, what), below, what)
-        folders = {path: entry for path, entry in tree.items() if entry.kind == tar_entries.FOLDER}
-        below = (below or {}) | folders
+        below = tree[b""]
         layers.append(Layer(identifier, blob, diff_id, fd, os.fstat(fd).st_size, tree))
     return layers
 
