@@ -19,11 +19,10 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple, final
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tinboot.formats.errors import Malformed, Mismatch
-from tinboot.verify import gpu_fwid, gpu_roots
+from tinboot.verify import gpu_fwid, gpu_roots, p384
 from tinboot.verify.certificate import Certificate, ders, parse
 from tinboot.verify.checks import Check, Verdict, ask, require
 from tinboot.verify.der import OCTET_STRING, SEQUENCE, Der, context, dotted
@@ -37,7 +36,6 @@ ECDSA_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")
 #: RFC 5480, 2.1 and 2.2: id-ecPublicKey, secp384r1, a point that is not compressed, of which 96 bytes follow.
 _P384 = bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004")
 _POINT = 97  # with the 4 before it
-_SCHEME = ec.ECDSA(hashes.SHA384())
 
 _SIGNS_DATA, _SIGNS_CERTIFICATES = 0x80, 0x04
 
@@ -296,7 +294,7 @@ def key_of(certificate: Certificate) -> ec.EllipticCurvePublicKey:
 def verify_bytes(signature: bytes, signed: bytes, key: ec.EllipticCurvePublicKey, what: str) -> None:
     """`signature` in DER. Raises `Mismatch` unless it is `key`'s of `signed`."""
     try:
-        key.verify(signature, signed, _SCHEME)
+        key.verify(signature, signed, p384.SCHEME)
     except InvalidSignature:
         raise Mismatch(f"the signature of {what} does not hold") from None
 

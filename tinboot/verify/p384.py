@@ -16,12 +16,31 @@ ORDER = int(
     "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
 )
 
-_SCHEME = ec.ECDSA(hashes.SHA384())
+_SHA384 = hashes.SHA384()
+
+
+class _Scheme(ec.ECDSA):
+    """ECDSA with SHA-384. The class's own constructor imports ciphers and RSA, for a way of signing."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def algorithm(self) -> hashes.HashAlgorithm:
+        return _SHA384
+
+    @property
+    def deterministic_signing(self) -> bool:
+        return False
+
+
+#: What `verify` of a key of cryptography takes.
+SCHEME = _Scheme()
 
 
 def verify(key: ec.EllipticCurvePublicKey, r: int, s: int, signed: bytes, failure: Mismatch) -> None:
     """Raises `failure` unless `key` signed these bytes."""
     try:
-        key.verify(encode_dss_signature(r, s), signed, _SCHEME)
+        key.verify(encode_dss_signature(r, s), signed, SCHEME)
     except InvalidSignature:
         raise failure from None
