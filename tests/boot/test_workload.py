@@ -119,8 +119,10 @@ class Booted(NamedTuple):
     published: int
 
     def app(self, path: str) -> str:
-        """What the container `app` answers, through the proxy."""
-        got = self.served.get(path)
+        """What the container `app` answers, through the proxy, which takes a moment to see that it may."""
+        deadline = time.monotonic() + DEADLINE
+        while (got := self.served.get(path)).status == 503 and time.monotonic() < deadline:
+            time.sleep(0.3)
         assert got.status == 200, got
         return got.body.decode()
 
