@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tinboot.builder import assemble, output, places, stopping
+from tinboot.builder import assemble, hashtree, output, places, stopping
 from tinboot.builder.image import Image
 from tinboot.builder.mkosi import Mkosi
 from tinboot.builder.recipe import Recipe
 from tinboot.formats import cmdline, configdisk, manifest
 from tinboot.formats.errors import Malformed, Refused, Unavailable
-from tinboot.formats.verity import Verity
+from tinboot.formats.verity import Verity, salt_for
+from tinboot.host import builddir
 
 CONFIG = b"cvm-version: 0.1.0\ncpus: 2\nmemory: 2048\nshim:\n  upstream-port: 8080\n"
 RECIPE = Recipe(places.REPOSITORY, "debian", "release")
+UUID = "0f98fbd8-f18a-5628-948d-11a952f8b391"
 MKOSI = Mkosi(("false",), {}, "27.1", "")
 FILES = {"cmdline", "config.disk", "config.yml", "initrd", "kernel", "manifest.json", "root"}
 FILES |= {f"{name}.cdx.json" for name in ("initrd", "kernel", "root")}
@@ -200,3 +202,27 @@ def test_the_epoch_is_the_recipes() -> None:
     for name in ("mkosi.conf", "mkosi.tools/mkosi.conf"):
         text = (places.REPOSITORY / name).read_text()
         assert f"SourceDateEpoch={assemble.SOURCE_DATE_EPOCH}\n" in text
+
+
+def test_images_are_volumes_that_a_launch_finds(config: Path, image: Image, tmp_path: Path) -> None:
+    """By their content, and by the salt that their name gives, as models."""
+    wrapped = {}
+    for name in ("localhost/app:1@sha256:" + "ab" * 32, "org/model@1"):
+        path = tmp_path / f"volume-{len(wrapped)}"
+        path.write_bytes(bytes(3 * 4096))
+        made = hashtree.append_tree(path, salt_for(name), UUID)
+        wrapped[name] = (path, f"{made.root_hash}_{3 * 4096}_{UUID}")
+    app, model = wrapped
+    lines = [f"models: [{{name: m, repo: {model}, mpk: {wrapped[model][1]}}}]"]
+    lines += [
+        f"images: [{{image: '{app}', mpk: {wrapped[app][1]}}}]",
+        f"containers: [{{name: a, image: '{app}'}}]",
+    ]
+    config.write_bytes(CONFIG + "\n".join(lines).encode())
+    built = run(config, image, tmp_path / "x.build")
+    assert [(volume.name, volume.repo) for volume in built.volumes] == [("m", model), (app, app)]
+    assert manifest.Manifest.load(built.dump()) == built
+    given = [str(path) for path, _ in wrapped.values()]
+    assert builddir.match_volumes(built, given) == {app: wrapped[app][0], "m": wrapped[model][0]}
+    with pytest.raises(Refused, match="no file is given for localhost/app:1@sha256:"):
+        builddir.match_volumes(built, given[1:])
