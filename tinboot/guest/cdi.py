@@ -46,7 +46,7 @@ def specification(gpus: int, devices: Path, libraries: Path) -> dict[str, object
     }
 
 
-def write(gpus: int, folder: Path = FOLDER, devices: Path = Path("/dev")) -> None:
+def write(gpus: int, folder: Path = FOLDER, devices: Path = DEVICES) -> None:
     """Nothing without GPUs or driver: a container that asks for one then does not start."""
     made = specification(gpus, devices, Path(_LIBRARIES)) if gpus else None
     if made is not None:
