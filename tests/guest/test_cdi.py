@@ -48,21 +48,9 @@ def test_each_gpu_is_a_device_and_the_driver_is_everyone_s(devices: Path, librar
     assert all("ro" in mount["options"] for mount in edits["mounts"])
 
 
-def test_a_gpu_without_a_node_is_none(devices: Path, libraries: Path) -> None:
-    made = json.loads(json.dumps(cdi.specification(3, devices, libraries)))
-    assert [device["name"] for device in made["devices"]] == ["0", "1"]
-
-
-def test_nothing_where_no_driver_is(devices: Path, libraries: Path, tmp_path: Path) -> None:
-    (devices / "nvidiactl").unlink()
-    assert cdi.specification(2, devices, libraries) is None
-    cdi.write(2, tmp_path / "cdi", devices)
-    assert not (tmp_path / "cdi").exists()
-
-
-def test_written_where_podman_looks(devices: Path, tmp_path: Path) -> None:
-    cdi.write(2, tmp_path / "cdi", devices)
-    assert json.loads((tmp_path / "cdi/nvidia.json").read_bytes())["kind"] == "nvidia.com/gpu"
+def test_a_gpu_that_the_gate_did_not_see_is_none(devices: Path, libraries: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nvidia2"):
+        cdi.specification(3, devices, libraries)
 
 
 def test_a_file_is_no_device(devices: Path, libraries: Path) -> None:
@@ -76,3 +64,9 @@ def test_unified_memory_need_not_be_there(devices: Path, libraries: Path) -> Non
     (devices / "nvidia-uvm").unlink()
     made = json.loads(json.dumps(cdi.specification(1, devices, libraries)))
     assert len(made["containerEdits"]["deviceNodes"]) == 1
+
+
+def test_a_gpu_without_a_node_is_told_and_nothing_written(devices: Path, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nvidia2"):
+        cdi.write(8, tmp_path / "cdi", devices)
+    assert not (tmp_path / "cdi").exists()

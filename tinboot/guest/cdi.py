@@ -17,19 +17,17 @@ VERSION = "0.6.0"
 
 _LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 
-#: Of the driver as a whole; the first is there wherever a driver is.
+#: Of the driver as a whole; all but the first need not be there.
 _COMMON = ("nvidiactl", "nvidia-uvm")
 
 
-def specification(gpus: int, devices: Path, libraries: Path) -> dict[str, object] | None:
-    """One device for each GPU that has a node, named by its index; None where no driver made any."""
-    if not (devices / _COMMON[0]).exists():
-        return None
+def specification(gpus: int, devices: Path, libraries: Path) -> dict[str, object]:
+    """One device for each GPU, named by its index. Raises OSError where one has no node."""
+    common = [name for name in _COMMON if name == _COMMON[0] or (devices / name).exists()]
     mounts = [
         {"hostPath": str(path), "containerPath": str(path), "options": ["ro", "nosuid", "nodev", "bind"]}
-        for pattern in ("libcuda.so.*", "libnvidia-*.so.*")
-        for path in sorted(libraries.glob(pattern))
-        if path.is_file()
+        for path in sorted(libraries.glob("libnvidia-*.so.*")) + sorted(libraries.glob("libcuda.so.*"))
+        if not path.is_symlink() or path.resolve().is_file()
     ]
     return {
         "cdiVersion": VERSION,
@@ -37,21 +35,19 @@ def specification(gpus: int, devices: Path, libraries: Path) -> dict[str, object
         "devices": [
             {"name": str(index), "containerEdits": {"deviceNodes": [_node(devices / f"nvidia{index}")]}}
             for index in range(gpus)
-            if (devices / f"nvidia{index}").exists()
         ],
         "containerEdits": {
-            "deviceNodes": [_node(devices / name) for name in _COMMON if (devices / name).exists()],
+            "deviceNodes": [_node(devices / name) for name in common],
             "mounts": mounts,
         },
     }
 
 
 def write(gpus: int, folder: Path = FOLDER, devices: Path = DEVICES) -> None:
-    """Nothing without GPUs or driver: a container that asks for one then does not start."""
-    made = specification(gpus, devices, Path(_LIBRARIES)) if gpus else None
-    if made is not None:
-        folder.mkdir(exist_ok=True)
-        (folder / "nvidia.json").write_text(json.dumps(made, indent=1), "utf-8")
+    """Raises OSError where a GPU has no node; nothing is written then."""
+    made = specification(gpus, devices, Path(_LIBRARIES))
+    folder.mkdir(exist_ok=True)
+    (folder / "nvidia.json").write_text(json.dumps(made, indent=1), "utf-8")
 
 
 def _node(path: Path) -> dict[str, object]:
