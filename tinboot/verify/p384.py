@@ -29,10 +29,6 @@ class _Scheme(ec.ECDSA):
     def algorithm(self) -> hashes.HashAlgorithm:
         return _SHA384
 
-    @property
-    def deterministic_signing(self) -> bool:
-        return False
-
 
 #: What `verify` of a key of cryptography takes.
 SCHEME = _Scheme()
