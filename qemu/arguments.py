@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinboot.host.launch import option
+from tinboot.host.launch import HARNESS_CPU, option
 
 #: Counts instructions: guest time advances 2 ns with each, whatever else the machine does. Twice the CPU.
 COUNT_INSTRUCTIONS = ("-icount", "shift=1,sleep=off")
@@ -41,7 +41,7 @@ def arguments(
     disks: Sequence[Disk] = (),
     *,
     memory: int = 1024,
-    cpu: str = "max",
+    cpu: str = HARNESS_CPU,
     smp: int = 1,
     accel: str = "tcg",
 ) -> list[str]:

@@ -22,6 +22,7 @@ from serial_log import Event, Outcome, clean
 import tinboot.formats.halt
 from tinboot.formats import bootreport
 from tinboot.formats.errors import Unavailable
+from tinboot.host.launch import HARNESS_CPU
 
 if TYPE_CHECKING:
     from psp import Psp
@@ -144,7 +145,7 @@ def boot(
     *,
     log_dir: Path,
     memory: int = 1024,
-    cpu: str = "max",
+    cpu: str = HARNESS_CPU,
     smp: int = 1,
     accel: str = "tcg",
     deadline: float = DEADLINE,

@@ -30,6 +30,7 @@ from tinboot.formats import bootlog, cmdline, cpio
 from tinboot.formats.cmdline import CommandLine
 from tinboot.formats.configdisk import SERIAL
 from tinboot.formats.verity import Verity, VolumeRef, serial_for
+from tinboot.host.launch import HARNESS_CPU
 
 #: What the last hook prints as it leaves the initrd (tinboot/formats/bootlog.py).
 HANDOVER = bootlog.HANDOVER_PREFIX
@@ -120,7 +121,7 @@ class Guest:
         disks: Sequence[Disk] | None = None,
         *,
         memory: int = 1024,
-        cpu: str = "max",
+        cpu: str = HARNESS_CPU,
         marker: str | None = None,
         deadline: float = 180,
         extra: Sequence[str] = (),
