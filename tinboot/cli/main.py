@@ -19,7 +19,7 @@ COMMANDS = {
     "measure": ("tinboot.cli.measure", "Compute the launch digest of a launch, or explain one."),
     "id-block": ("tinboot.cli.idblock", "Sign an ID block, which the PSP enforces at launch."),
     "lock": ("tinboot.cli.lock", "Renew the list of packages that images are built from."),
-    "wrap": ("tinboot.cli.wrap", "Turn a directory of model weights into a verity volume."),
+    "wrap": ("tinboot.cli.wrap", "Turn model weights, or a container's image, into a verity volume."),
     "launch": ("tinboot.cli.launch", "Start a build in QEMU, or print how."),
     "verify": ("tinboot.cli.verify", "Appraise what a host says, or a report in a file."),
     "request": ("tinboot.cli.request", "Verify a host, then send it one request."),
