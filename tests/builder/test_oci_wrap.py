@@ -20,7 +20,7 @@ from oci_layouts import LAYER, Layout, compressed, digest_of, folder, member, ta
 
 from tinboot.builder import oci_layout, oci_store, oci_wrap
 from tinboot.builder.oci_wrap import Source, check, parse_layout, parse_name, wrap_image
-from tinboot.builder.tools import find_tool
+from tinboot.builder.tools import Tool, find_tool
 from tinboot.builder.wrap import Volume, sidecar_of, uuid_for
 from tinboot.formats import erofs
 from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
@@ -361,3 +361,30 @@ def test_names() -> None:
     ):
         with pytest.raises(ValueError, match="an image"):
             parse_name(wrong)
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "said"),
+    [
+        ("echo first; echo out of luck >&2; exit 3", Unavailable, r"failed \(3\): first / out of luck"),
+        ("echo 'write: No space left on device'; exit 1", Unavailable, "no space left"),
+        (
+            'cat > /dev/null; for i; do :; done; head -c 8192 /dev/zero > "$i"',
+            Malformed,
+            "wrote no file system: EROFS magic",
+        ),
+    ],
+)
+def test_a_program_that_does_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, error: type[TinbootError], said: str
+) -> None:
+    """It goes away with most of its input unread, or makes no file system."""
+    program = tmp_path / "mkfs.erofs"
+    program.write_text(f'#!/bin/sh\n[ "$1" = -V ] && {{ echo 9.9; exit; }}\n{script}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(oci_wrap, "find_tool", lambda name: Tool(name, (str(program),), "host"))
+    made = Layout()
+    made.entry(made.image([tar([member("large", data=bytes(3 << 20))])]))
+    with pytest.raises(error, match=said):
+        wrap_image(source(made.write(tmp_path / "oci")), tmp_path / "x.mpk")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mkfs.erofs", "oci"]

@@ -71,7 +71,10 @@ def complete(fd: int, uuid: str) -> None:
     """Pads the image; then the file is as long as its file system says, or `Malformed` is raised."""
     size = os.fstat(fd).st_size
     os.ftruncate(fd, size + -size % BLOCK)
-    found = erofs.parse_superblock(os.pread(fd, BLOCK, 0))
+    try:
+        found = erofs.parse_superblock(os.pread(fd, BLOCK, 0))
+    except ValueError as error:
+        raise Malformed(f"mkfs.erofs wrote no file system: {error}") from None
     blocks = -(-size // BLOCK)
     if (found.blocks, found.uuid) != (blocks, uuid):
         raise Malformed(
