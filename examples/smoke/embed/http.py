@@ -13,6 +13,7 @@ from typing import NamedTuple
 CONNECTIONS = 32
 _HEAD, _BODY = 16 << 10, 256 << 10  # bytes
 _IDLE = 75.0  # seconds that a connection may be silent
+_LINGER = 2.0  # seconds, when the last answer was sent
 
 #: Twice in a head they would end the body in two places.
 _LENGTHS = (b"content-length", b"transfer-encoding")
@@ -67,10 +68,20 @@ def _converse(connection: socket.socket, answer: Answer, free: threading.Bounded
             goes_on = True
             while goes_on:
                 goes_on = _exchange(connection, reader, answer)
+            _linger(connection)
     except (OSError, ValueError):
         pass  # went away, or was silent for too long
     finally:
         free.release()
+
+
+def _linger(connection: socket.socket) -> None:
+    """RFC 9112, section 9.6: closed at once with bytes unread, the last answer could be lost."""
+    connection.shutdown(socket.SHUT_WR)
+    connection.settimeout(_LINGER)
+    left = _BODY
+    while left > 0 and (data := connection.recv(1 << 16)):
+        left -= len(data)
 
 
 def _exchange(connection: socket.socket, reader: socket.SocketIO, answer: Answer) -> bool:
