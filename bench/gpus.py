@@ -155,6 +155,7 @@ def accept_from_bytes(what: Given) -> AcceptedGpu:
 
 def accept_with_keys(what: Given) -> AcceptedGpu:
     """Nothing kept but decoded keys."""
+    gpu_chain.endorsed.cache_clear()
     gpu_chain._parsed.cache_clear()
     gpu_chain._verified.cache_clear()
     return accept(what)

@@ -51,6 +51,17 @@ def test_a_test_root_is_not_trusted_unless_named() -> None:
         endorse(presented(GOOD, gpu_roots.NVIDIA))
 
 
+def test_what_holds_is_kept_for_the_same_bytes_and_roots_alone() -> None:
+    pem, roots = stub_nvidia.chain(number=5).pem(), presented(GOOD).pinned
+    first = gpu_chain.endorsed(pem, roots)
+    assert gpu_chain.endorsed(pem, roots) is first
+    with pytest.raises(Mismatch, match="root-pinned"):
+        gpu_chain.endorsed(pem, gpu_roots.NVIDIA)
+    with pytest.raises(Malformed):
+        gpu_chain.endorsed(pem[:-40], roots)
+    assert gpu_chain.endorsed(stub_nvidia.chain(number=6).pem(), roots) is not first
+
+
 def test_pem_as_nvml_gives_it_with_the_buffers_zeros() -> None:
     pem = GOOD.pem()
     assert present(pem).chain == present(pem + bytes(40)).chain == presented(GOOD).chain

@@ -56,10 +56,10 @@ def gather(
         if collateral.CPU not in entry.subjects:
             continue
         if entry.format == collateral.AMD_VCEK:
-            found = collateral.vcek(entry)
-            offered += _read(found.chain.encode())
-            if vek is None and not (kds is not None and _is_old(_one(found.vcek), report)):
-                vek = _one(found.vcek)
+            own, issuers = _brought(entry)
+            offered += issuers
+            if vek is None and not (kds is not None and _is_old(_one(own), report)):
+                vek = _one(own)
         elif entry.format == collateral.AMD_CRL and listed is None:
             listed = collateral.crl(entry)
     if vek is None:
@@ -106,8 +106,14 @@ def _asked(
 
 
 @lru_cache(maxsize=64)
+def _brought(entry: Collateral) -> tuple[bytes, tuple[Certificate, ...]]:
+    """The key's certificate in DER, and its issuers'. A host brings the same each time."""
+    found = collateral.vcek(entry)
+    return found.vcek, certificate.read(found.chain.encode())
+
+
+@lru_cache(maxsize=64)
 def _read(data: bytes) -> tuple[Certificate, ...]:
-    """Hosts of one kind bring the same, and so does one host each time."""
     return certificate.read(data)
 
 

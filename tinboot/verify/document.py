@@ -9,6 +9,7 @@ failure, as everywhere, and among equals the report's own, then the document's, 
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import NamedTuple, final
 
@@ -332,7 +333,7 @@ def _bindings(
         return ask(CHECKS_V2, SubjectV2(read.report, read.keys, gpus, seen.tls, seen.hpke, demands.nonce))
     if read.report is None or read.keys is None or read.gpus is None:
         return unreached(CHECKS_V3, "what it would be asked of cannot be read")
-    subject = SubjectV3(
-        read.report, read.keys, gpus, seen.tls, seen.hpke, demands.nonce, document, len(read.gpus)
-    )
-    return ask(CHECKS_V3, subject)
+    sections = document.crypto_material, document.device_evidence
+    crypto, devices = (hashlib.sha256(section).digest() for section in sections)
+    keys = read.report, read.keys, gpus, seen.tls, seen.hpke, demands.nonce
+    return ask(CHECKS_V3, SubjectV3(*keys, document, len(read.gpus), (crypto, devices)))

@@ -6,7 +6,6 @@ for; whether it is genuine is asked by appraisal.py.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal, NamedTuple
 
 from tinboot.formats import reportdata
@@ -36,7 +35,10 @@ class SubjectV2(NamedTuple):
 
 
 class SubjectV3(NamedTuple):
-    """The same, of a document that states its keys. `evidence`: of how many GPUs."""
+    """The same, of a document that states its keys. `evidence`: of how many GPUs.
+
+    `hashes`: SHA-256 of its sections, as transmitted: crypto_material, device_evidence.
+    """
 
     report: Report
     keys: CryptoMaterial
@@ -46,6 +48,7 @@ class SubjectV3(NamedTuple):
     nonce: bytes | Unchecked
     document: DocumentV3
     evidence: int
+    hashes: tuple[bytes, bytes]
 
 
 Subject = SubjectV2 | SubjectV3
@@ -62,8 +65,7 @@ def report_data_v2(subject: SubjectV2) -> None:
 
 def report_data_v3(subject: SubjectV3) -> None:
     """REPORT_DATA is that of this nonce and these sections, as they were transmitted, and zeros behind it."""
-    document = subject.document
-    expected = reportdata.v3(document.nonce, document.crypto_material, document.device_evidence)
+    expected = reportdata.v3_of_hashes(subject.document.nonce, *subject.hashes)
     if subject.report.report_data != expected:
         raise Mismatch(
             f"REPORT_DATA is {subject.report.report_data.hex()}, expected {expected.hex()}",
@@ -74,11 +76,10 @@ def report_data_v3(subject: SubjectV3) -> None:
 def endorsed_hashes(subject: SubjectV3) -> None:
     """The hashes that the document states are those of its sections."""
     document = subject.document
-    for name, section, stated in (
-        ("crypto_material", document.crypto_material, document.crypto_material_hash),
-        ("device_evidence", document.device_evidence, document.device_evidence_hash),
+    stated_ones = (document.crypto_material_hash, document.device_evidence_hash)
+    for name, own, stated in zip(
+        ("crypto_material", "device_evidence"), subject.hashes, stated_ones, strict=True
     ):
-        own = hashlib.sha256(section).digest()
         if own != stated:
             raise Mismatch(f"{name} has the hash {own.hex()}, the document states {stated.hex()}")
 

@@ -150,6 +150,12 @@ def endorse(presented: Presented) -> Endorsement:
     return Endorsement(_SEAL, presented)
 
 
+@lru_cache(maxsize=64)
+def endorsed(pem: bytes, pinned: tuple[str, ...]) -> Endorsement:
+    """What `endorse` makes of the chain as the GPU returned it; kept where it holds. Raises as it does."""
+    return endorse(present(pem, pinned))
+
+
 def chain_length(presented: Presented) -> None:
     """Five certificates; each role has another name, so none stands there twice."""
     if len(presented.chain) != LENGTH:
