@@ -91,7 +91,8 @@ def write(made: dict[str, bytes], folder: Path) -> None:
     for name, content in made.items():
         path = folder / name
         private = name.startswith(f"{WORKLOAD_FOLDER}/")
-        path.parent.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
+        for above in reversed(Path(name).parents):
+            (folder / above).mkdir(mode=0o700 if private else 0o755, exist_ok=True)
         path.write_bytes(content)
         path.chmod(0o600 if private else 0o644)
 
