@@ -65,6 +65,42 @@ def test_ocsp_responses_are_the_last_disk(made: Made, tmp_path: Path) -> None:
     assert "ocsp.disk: no such file" in result.stderr
 
 
+def test_the_operators_input_is_the_last_disk(made: Made, tmp_path: Path) -> None:
+    given = tmp_path / "operator.json"
+    given.write_text('{"network":{"address":"192.0.2.7/24","gateway":"192.0.2.1"}}')
+    result = run(made.directory, "--harness", f"--operator={given}", "--dry-run", *both(made))
+    assert result.exit_code == 0, result.output
+    assert f"file.filename={given}" in result.stdout
+    assert "serial=tinboot-operator" in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("[]", 3, "operator.json: operator is an array, expected an object"),
+        ('{"secrets":{"KEY":"x"}}', 5, "operator.secrets.KEY: no container of the config asks for it"),
+        (None, 6, "No such file or directory"),
+    ],
+)
+def test_an_operator_whom_the_guest_would_refuse(
+    made: Made, tmp_path: Path, text: str | None, code: int, told: str
+) -> None:
+    given = tmp_path / "operator.json"
+    if text is not None:
+        given.write_text(text)
+    error = refused(run(made.directory, "--harness", f"--operator={given}", "--dry-run", *both(made)))
+    assert error.exit_code == code
+    assert told in error.message
+
+
+def test_an_operator_for_a_machine_that_serves_nothing(tmp_path: Path) -> None:
+    made = make(tmp_path, b"cpus: 2\nmemory: 1024\n")
+    given = tmp_path / "operator.json"
+    given.write_text("{}")
+    error = refused(run(made.directory, "--harness", f"--operator={given}", "--dry-run", *both(made)))
+    assert "the config has no services" in error.message
+
+
 def test_json(made: Made, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["--firmware", tmp_path / "OVMF.fd", "--dry-run", "--json"]
     result = run(made.directory, *arguments, *both(made))

@@ -14,6 +14,7 @@ LINE = cmdline.CommandLine("c" * 64, "a" * 64, "b" * 64, 300)
 CONFIG = Disk("config", "/b/config.disk", "tinboot-config")
 ROOT = Disk("root", "/b/root.raw", "a" * 20)
 OCSP = Disk("gpu-ocsp", "/b/ocsp.disk", "tinboot-gpu-ocsp")
+OPERATOR = Disk("operator", "/b/operator.json", "tinboot-operator")
 MEASURED = Measured("/b/OVMF.fd", "/b/vmlinuz", "/b/initrd", LINE, 4)
 SPEC = LaunchSpec(MEASURED, 4096, (CONFIG, ROOT))
 
@@ -83,6 +84,11 @@ BAD_SPECS = [
     ),
     (SPEC._replace(disks=(CONFIG, ROOT, *volumes(24), OCSP)), "25 disks beside config and root"),
     (SPEC._replace(disks=(CONFIG, ROOT, OCSP, OCSP)), "2 disks of OCSP responses, expected one"),
+    (SPEC._replace(disks=(CONFIG, ROOT, OPERATOR, OPERATOR)), "2 disks of operator's input, expected one"),
+    (
+        SPEC._replace(disks=(CONFIG, ROOT, OPERATOR._replace(serial="operator"))),
+        "operator's serial is 'operator', expected 'tinboot-operator'",
+    ),
     (
         SPEC._replace(disks=(CONFIG, ROOT, OCSP._replace(serial="ocsp"))),
         "gpu-ocsp's serial is 'ocsp', expected 'tinboot-gpu-ocsp'",

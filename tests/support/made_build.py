@@ -37,7 +37,10 @@ def _artefact(path: Path, content: bytes | None = None) -> manifest.Artefact:
     return manifest.Artefact(path.name, sha256(data).hexdigest(), len(data))
 
 
-def make(folder: Path) -> Made:
+CONFIG = b"cpus: 2\nmemory: 1024\nshim: {upstream-port: 8080}\n"
+
+
+def make(folder: Path, config: bytes = CONFIG) -> Made:
     """Two volumes in `folder`, and the build in `folder`/build."""
     directory = folder / "build"
     directory.mkdir()
@@ -48,7 +51,6 @@ def make(folder: Path) -> Made:
         volumes[name] = path
         ref = verity.VolumeRef(root_hash, size * 4096, UUID)
         entries.append(manifest.Volume(name, f"org/{name}@1", ref))
-    config = b"cpus: 2\n"
     (directory / manifest.CONFIG_DISK).write_bytes(configdisk.pad(config))
     salt = "5" * 64
     root_hash = _tree(directory / "root.raw", bytes(7 * 4096), salt)

@@ -33,6 +33,10 @@ _FILE = click.Path(path_type=Path)
     "--gpu-ocsp", type=_FILE, metavar="DISK",
     help="OCSP responses about the GPUs, made by `tinboot gpu ocsp`, for a config that asks for them.",
 )  # fmt: skip
+@click.option(
+    "--operator", type=_FILE, metavar="JSON",
+    help="Values that the config asks for by name, and the machine's address; not measured.",
+)  # fmt: skip
 @click.option("--firmware", type=_FILE, metavar="FD", help="AmdSev OVMF. The production form needs one.")
 @click.option(
     "--forward", "forwards", multiple=True, metavar="[ADDR:]PORT:PORT",
@@ -48,6 +52,7 @@ def command(
     volumes: tuple[str, ...],
     gpus: tuple[str, ...],
     gpu_ocsp: Path | None,
+    operator: Path | None,
     firmware: Path | None,
     forwards: tuple[str, ...],
     harness: bool,
@@ -70,8 +75,10 @@ def command(
     _agree_on_gpus(found, addresses, form)
     matched = builddir.match_volumes(found, volumes)
     build = _check(build_dir, found)
+    if operator is not None:
+        builddir.check_operator(build, operator)
     ports = [_forward(text) for text in forwards]
-    spec = builddir.launch_spec(build, matched, firmware, addresses, ports, gpu_ocsp)
+    spec = builddir.launch_spec(build, matched, firmware, addresses, ports, gpu_ocsp, operator)
     arguments = qemu_arguments(spec, form, program)
     if dry_run:
         _print(spec, form, arguments, as_json)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tinboot.formats import cmdline, configdisk, gpugate, vcpumodels
+from tinboot.formats import bootlog, cmdline, configdisk, gpugate, vcpumodels
 from tinboot.formats.errors import Refused
 from tinboot.formats.halt import Refusal
 
@@ -59,7 +59,7 @@ class Measured(NamedTuple):
 
 
 class Disk(NamedTuple):
-    """A raw disk, read-only in every launch. `role` is "config", "root", "volume" or "gpu-ocsp"."""
+    """A raw disk, read-only in every launch. `role` is "config", "root", "volume" or one of `_EXTRAS`."""
 
     role: str
     path: str
@@ -143,12 +143,14 @@ def _disks(disks: tuple[Disk, ...]) -> None:
     for role in ("config", "root"):
         if roles.count(role) != 1:
             raise Refused(f"{roles.count(role)} disks have the role {role}, expected one")
-    if unknown := set(roles) - {"config", "root", "volume", "gpu-ocsp"}:
-        raise Refused(f"a disk has the role {min(unknown)!r}, expected config, root, volume or gpu-ocsp")
+    if unknown := set(roles) - {"config", "root", "volume", *_EXTRAS}:
+        extras = " or ".join(_EXTRAS)
+        raise Refused(f"a disk has the role {min(unknown)!r}, expected config, root, volume, {extras}")
     if len(roles) - 2 > MAX_VOLUMES:
         raise Refused(f"{len(roles) - 2} disks beside config and root, expected at most {MAX_VOLUMES}")
-    if roles.count("gpu-ocsp") > 1:
-        raise Refused(f"{roles.count('gpu-ocsp')} disks of OCSP responses, expected one")
+    for role, what in _EXTRAS.items():
+        if roles.count(role) > 1:
+            raise Refused(f"{roles.count(role)} disks of {what}, expected one")
     serials: set[str] = set()
     for disk in disks:
         _path(disk.role, disk.path)
@@ -168,8 +170,15 @@ def _disks(disks: tuple[Disk, ...]) -> None:
             raise Refused(f"the {disk.role}'s serial is {disk.serial!r}, expected {fixed!r}")
 
 
+#: Disks that a launch may have beside those that are attested: role to content.
+_EXTRAS = {"gpu-ocsp": "OCSP responses", "operator": "operator's input"}
+
 #: Of those whose content does not say it.
-_SERIALS = {"config": configdisk.SERIAL, "gpu-ocsp": gpugate.OCSP_SERIAL}
+_SERIALS = {
+    "config": configdisk.SERIAL,
+    "gpu-ocsp": gpugate.OCSP_SERIAL,
+    "operator": bootlog.OPERATOR_SERIAL,
+}
 
 
 def _gpus(gpus: tuple[str, ...]) -> None:

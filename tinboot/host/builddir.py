@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from tinboot.formats import cmdline, configdisk, gpugate, launchspec, manifest, verity
+from tinboot.formats import (
+    bootlog,
+    cmdline,
+    config,
+    configdisk,
+    gpugate,
+    launchspec,
+    manifest,
+    operatorinput,
+    verity,
+)
 from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
 from tinboot.formats.halt import Refusal
 from tinboot.formats.launchspec import Disk, Forward, LaunchSpec, Measured
@@ -92,8 +102,12 @@ def launch_spec(
     gpus: Sequence[str],
     forwards: Sequence[Forward],
     ocsp: Path | None = None,
+    operator: Path | None = None,
 ) -> LaunchSpec:
-    """The specification of a launch of `build`, with absolute paths, not yet validated. `ocsp`: a disk."""
+    """The specification of a launch of `build`, with absolute paths, not yet validated.
+
+    `ocsp`: a disk. `operator`: the JSON itself, which QEMU reads as a disk with NULs up to the sector.
+    """
     found = build.manifest
     here = build.directory.absolute()
     refs = {volume.name: volume.ref for volume in found.volumes}
@@ -113,11 +127,36 @@ def launch_spec(
                 Disk("volume", str(path.absolute()), verity.serial_for(refs[name].root_hash))
                 for name, path in volumes.items()
             ),
-            *(() if ocsp is None else (Disk("gpu-ocsp", str(ocsp.absolute()), gpugate.OCSP_SERIAL),)),
+            *(
+                Disk(role, str(path.absolute()), serial)
+                for role, path, serial in (
+                    ("gpu-ocsp", ocsp, gpugate.OCSP_SERIAL),
+                    ("operator", operator, bootlog.OPERATOR_SERIAL),
+                )
+                if path is not None
+            ),
         ),
         gpus=tuple(gpus),
         forwards=tuple(forwards),
     )
+
+
+def check_operator(build: Build, path: Path) -> None:
+    """That the file has what the config asks for and nothing else; its errors are the guest's refusals."""
+    with _naming(path, "docs/launch.md says what an operator may give"):
+        _size(path)
+        with path.open("rb") as file:
+            data = file.read(operatorinput.MAX_SIZE + 1)
+        given = operatorinput.parse(data)
+    try:
+        disk = (build.directory / manifest.CONFIG_DISK).read_bytes()  # `check` has compared it
+        loaded = config.load(configdisk.unpad(disk))
+    except Refusal as error:
+        raise Mismatch(f"the config of {build.directory}: {error.detail}", "build again") from error
+    with _naming(path, "the guest would halt"):
+        if not loaded.has_services:
+            raise Refused("the config has no services, so that nobody reads it")
+        operatorinput.check(given, loaded)
 
 
 def pci_address(text: str) -> str:
