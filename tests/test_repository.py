@@ -89,7 +89,8 @@ def is_code(name: str) -> bool:
 
 def foreign_hosts(text: str) -> list[str]:
     """Hosts in `text` that are neither documentation nor reserved for examples."""
-    hosts = [urlsplit(url).hostname or "" for url in _URL.findall(text)]
+    plain = text.replace(r"\n", "\n").replace(r"\.", ".")  # as strings and patterns of the tests have them
+    hosts = [urlsplit(url).hostname or "" for url in _URL.findall(plain)]
     found = [host for host in hosts if host not in DOCUMENTATION and host.rpartition(".")[2] not in RESERVED]
     names = [".".join(pieces) for pieces in REGISTRIES]
     return found + [name for name in names if re.search(rf"(?<![\w-]){re.escape(name)}\b", text)]

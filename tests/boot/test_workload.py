@@ -240,7 +240,7 @@ def test_limits_are_the_configs(good: Booted) -> None:
 def test_writes_only_where_the_config_says(good: Booted) -> None:
     for path in ("/x", "/models/alpha/x", "/models/alpha/config.json", "/run/x", "/var/tmp/x"):
         assert good.app(f"/write{path}") in ("Read-only file system", "No such file or directory")
-    for path in ("/srv/work/x", "/tmp/x"):
+    for path in ("/srv/work/x", "/tmp/.x"):
         assert good.app(f"/write{path}") == "written"
     mounts = {
         line.split()[4]: line.split()[5].split(",")
