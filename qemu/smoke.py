@@ -166,8 +166,8 @@ def refused(whose: str, *arguments: str) -> None:
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode not in (Mismatch.exit_code, Refused.exit_code):
         raise Mismatch(f"{whose} did not refuse: {done.stdout}{done.stderr}")
-    words = done.stderr.strip().splitlines()
-    click.echo(f"smoke: refused by {whose}, as it must be: {words[0] if words else ''}", err=True)
+    why = next((line for line in done.stderr.splitlines() if line.startswith("error: ")), "error: ")
+    click.echo(f"smoke: refused by {whose}, as it must be:\n  {why.removeprefix('error: ')}", err=True)
 
 
 def ready(port: int) -> None:
