@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -83,6 +84,8 @@ def _error(message: str) -> bytes:
 
 def main(arguments: list[str]) -> None:
     folder, port = arguments
+    # the first process of a container has no default of its own: without this it would have to be killed
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     began = time.monotonic()
     service = Service(bert.Encoder(folder))
     with socket.create_server(("", int(port)), backlog=128) as listener:
