@@ -107,6 +107,9 @@ def test_nobody_logs_in(root: Path) -> None:
     allowed = {
         "usr/bin/nvidia-persistenced",
         "usr/bin/python3.13",
+        "usr/sbin/haproxy",
+        *("usr/bin/conmon", "usr/bin/crun", "usr/bin/podman", "usr/libexec/podman/quadlet"),
+        *("usr/lib/podman/netavark", "usr/sbin/nft", "usr/bin/systemctl"),
         *(f"usr/lib/systemd/systemd{word}" for word in ("", "-executor", "-shutdown")),
     }
     assert {name for name in programs if not re.search(r"\.so(\.\d+)*$", name)} == allowed
@@ -153,7 +156,7 @@ def test_generated_files(root: Path, root_packages: Packages) -> None:
         master = root_packages[f"usr/share/base-passwd/{template}.master"].data.decode().splitlines()
         before = [[word for at, word in enumerate(line.split(":")) if at != 1] for line in master]
         added = {entry[0] for entry in fields if [entry[0], *entry[2:]] not in before}
-        assert added <= {"systemd-network", "systemd-journal", "nvpd"}, (name, added)
+        assert added <= {"systemd-network", "systemd-journal", "nvpd", "haproxy"}, (name, added)
         assert {entry[1] for entry in fields} <= {"x", "*"}
     service = root_packages["usr/share/libc-bin/nsswitch.conf"]
     assert (root / "etc/nsswitch.conf").read_bytes() == service.data
