@@ -40,6 +40,12 @@ _FIRST_ID, _IDS = 1 << 20, 1 << 16
 _START, _PULL, _STOP = 300, 1800, 10
 _DEFAULT_STOP = 10  # podman-run(1), --stop-timeout
 
+#: capabilities(7) that nothing needs to make a container, and that Podman, conmon and the runtime do not get.
+_NEVER = (
+    *("CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_BOOT", "CAP_SYS_TIME", "CAP_SYSLOG", "CAP_SYS_PACCT"),
+    *("CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE", "CAP_LINUX_IMMUTABLE", "CAP_WAKE_ALARM", "CAP_SYS_TTY_CONFIG"),
+)
+
 _RESTART = {"no": "no", "always": "always", "on-failure": "on-failure", "unless-stopped": "always"}
 
 
@@ -110,6 +116,7 @@ def _service(*lines: str) -> str:
         "StandardInput=null",
         "StandardOutput=null",
         "StandardError=null",
+        f"CapabilityBoundingSet=~{' '.join(_NEVER)}",
         *lines,
     )
     return "\n[Service]\n" + "\n".join(listed) + "\n"
