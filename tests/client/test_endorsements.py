@@ -152,6 +152,20 @@ def test_of_amds_own_roots_a_list_is_looked_at_all_the_same(monkeypatch: pytest.
     assert online(answers, OFFERED).revocations is None
 
 
+@pytest.mark.parametrize("demanded", [False, True])
+def test_a_host_does_not_choose_the_list_where_amds_can_be_had(
+    monkeypatch: pytest.MonkeyPatch, demanded: bool
+) -> None:
+    """One from before its chip was revoked may be in force for months."""
+    monkeypatch.setattr(roots, "AMD", client_terms.pinned())
+    brought = (*served_guest.endorsements(), attestationcollateral.of_crl(b"from before"))
+    ours = served_guest.revocation_list()
+    answers: Answers = {"/vcek/v1/Genoa/crl": lambda _: Answer(ours)}
+    assert online(answers, GIVEN, *brought, revocations=demanded).revocations == ours
+    answers["/vcek/v1/Genoa/crl"] = lambda _: Answer(b"", 404)
+    assert online(answers, GIVEN, *brought, revocations=demanded).revocations == b"from before"
+
+
 def test_a_providers_certificate_cannot_be_asked_for() -> None:
     with pytest.raises(Unavailable, match="signed by a provider's key"):
         online({}, key_info=stub_report.VLEK)

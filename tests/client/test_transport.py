@@ -151,6 +151,14 @@ def test_an_address_takes_the_place_of_the_name(host: Host) -> None:
         assert talk.get(f"https://guest.example:{host.port}/").status_code == 200
 
 
+@pytest.mark.parametrize("name", ["xn--mnchen-3ya.example", "::1", "guest.example."])
+def test_names_that_are_written_in_several_ways(host: Host, name: str) -> None:
+    origin = host.origin._replace(host=name, at=Address("127.0.0.1", host.port))
+    with client.verify(origin, terms(), NOW, seconds=20).client() as talk:
+        assert talk.get("/").status_code == 200
+        assert host.seen[-1].headers["host"] == origin.authority
+
+
 def test_httpx_gets_its_own_errors(host: Host, verified: Verified) -> None:
     def silent(_: socket.socket) -> None:
         host.stopped(5)

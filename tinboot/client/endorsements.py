@@ -1,7 +1,9 @@
 """Where the certificates and the revocation list of a report's key come from. Each of them is verified later.
 
 In this order, and the first that is there counts: what the user names; what the document brings along; what
-AMD's key distribution service says, through the cache. Offline the third is left out.
+AMD's key distribution service says, through the cache. Offline the third is left out. A revocation list is
+AMD's before the document's: one from before a revocation is in force for months, and a host could go on
+showing it.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def gather(
 
     Raises `Unavailable` where nobody has the certificate of the report's key, or a list that is demanded.
     """
-    vek, listed = given.vek, given.revocations
+    vek, listed, shown = given.vek, given.revocations, None
     offered = [*given.offered]
     if given.table is not None:
         own = given.table.vlek if _is_vlek(report) else given.table.vcek
@@ -61,7 +63,7 @@ def gather(
             if vek is None and not (kds is not None and _is_old(_one(own), report)):
                 vek = _one(own)
         elif entry.format == collateral.AMD_CRL and listed is None:
-            listed = collateral.crl(entry)
+            shown = collateral.crl(entry)
     if vek is None:
         if kds is None:
             raise Unavailable(
@@ -77,11 +79,11 @@ def gather(
             intermediate = roots.intermediate_of(vek, offered)
         if listed is None:
             root = roots.root_of(intermediate, offered)
-            if revocations:
+            if revocations and shown is None:
                 listed = kds.revocations(_line_of(root), root)
-            elif root.fingerprint in {known.fingerprint for known in roots.AMD}:
+            elif revocations or root.fingerprint in {known.fingerprint for known in roots.AMD}:
                 listed = kds.revocations_or_none(_line_of(root), root)
-    return Endorsements(vek, offered, listed, given.pinned)
+    return Endorsements(vek, offered, listed or shown, given.pinned)
 
 
 def _asked(

@@ -67,7 +67,8 @@ class Transport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Raises `Refused` for another origin, `Mismatch` for another TLS key, and httpx's errors."""
         url = request.url
-        if (url.scheme, url.host, url.port or HTTPS) != ("https", self.origin.host, self.origin.port):
+        host = url.raw_host.decode("ascii")  # `url.host` is Unicode where the name is an international one
+        if (url.scheme, host, url.port or HTTPS) != ("https", self.origin.host, self.origin.port):
             raise Refused(f"origin: {url.scheme}://{url.netloc.decode()} is not {self.origin.authority}")
         assert isinstance(request.stream, httpx.SyncByteStream)  # noqa: S101 - httpx's Client makes no other
         core = httpcore.Request(
