@@ -18,9 +18,11 @@ import compiled
 import forwarding
 import probe_image
 import pytest
+import registry
 from arguments import Disk
 from guest import make_config, make_guest
 from hostile_disks import Flip, from_bytes
+from oci_layouts import digest_of
 from serial_log import Outcome
 from test_service import DEADLINE, Served
 
@@ -106,6 +108,18 @@ containers:
 shim:
   upstream-port: 8080
   upstream-container: ill
+  paths: ["/*"]
+"""
+
+REGISTRY = """
+containers:
+  - name: good
+    image: {registry}/good@{digest}
+  - name: bad
+    image: {registry}/bad@{second}
+shim:
+  upstream-port: 8080
+  upstream-container: good
   paths: ["/*"]
 """
 
@@ -303,6 +317,33 @@ def test_each_that_does_not_run_says_why(bad: Booted, stored: Wrapped) -> None:
         time.sleep(0.3)
     assert bad.served.get("/.well-known/readyz").status == 503
     assert bad.served.get("/.well-known/livez").status == 200
+
+
+def test_a_registry_is_believed_its_digests_alone(guest: Guest, disk_dir: Path) -> None:
+    """Two images from a registry of the host's: one as it should be, one with another layer."""
+    layout, digest = probe_image.layout()
+    manifest = json.loads(layout.blobs[digest])
+    layer = manifest["layers"][1]["digest"]
+    claimed = f"sha256:{'5' * 64}"
+    changed = json.dumps(manifest).replace(layer, claimed).encode()
+    second = digest_of(changed)
+    blobs = layout.blobs | {second: changed, claimed: layout.blobs[layer]}
+    with registry.serving(blobs) as port:
+        text = REGISTRY.format(registry=f"10.0.2.2:{port}", digest=digest, second=second)
+        asked = guest.with_config(make_config(guest.volumes) + text.encode(), disk_dir)
+        network = ["-nic", "user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:0-:443"]
+        with asked.machine(extra=[*MEMORY, *network]) as machine:
+            event = machine.wait(DEADLINE)
+            assert event.outcome is Outcome.UP, event
+            booted = Booted(Served(machine, forwarding.port(machine, 443)), 0)
+            deadline = time.monotonic() + 2 * DEADLINE
+            found = booted.containers()
+            while "starting" in {state for state, _ in found.values()}:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.5)
+                found = booted.containers()
+    assert found["good"] == ("running", "")
+    assert found["bad"] == ("failed", f"10.0.2.2:{port}/bad@{second} is not in the store")
 
 
 def test_an_altered_layer_never_runs(

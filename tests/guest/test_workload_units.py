@@ -139,6 +139,15 @@ def test_an_image_on_a_volume_is_never_pulled() -> None:
     )
 
 
+def test_only_registries_of_pulled_images_are_known() -> None:
+    pulled = workload_units.render(config(app=""), {}).files["registries.conf"].decode()
+    assert pulled.count("[[registry]]") == 1
+    assert 'location = "example.com"\ninsecure = true' in pulled
+    stored = workload_units.render(config(STORED, app=""), {}).files["registries.conf"].decode()
+    assert "[[registry]]" not in stored
+    assert "unqualified-search-registries = []" in stored
+
+
 def test_networks_with_their_neighbours() -> None:
     loaded = config(
         "networks:\n  a:\n  b:\n    egress: open\ncvm-network:\n  inbound-ports: [2222]\n",

@@ -17,6 +17,7 @@ NFT = "/usr/sbin/nft"
 ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin",
     "CONTAINERS_STORAGE_CONF": f"{workload_units.FOLDER}/{workload_units.STORAGE_FILE}",
+    "CONTAINERS_REGISTRIES_CONF": f"{workload_units.FOLDER}/{workload_units.REGISTRIES_FILE}",
     "QUADLET_UNIT_DIRS": f"{workload_units.FOLDER}/{workload_units.QUADLET_FOLDER}",
 }
 

@@ -26,6 +26,7 @@ FOLDER = "/run/tinboot-prepared/workload"
 QUADLET_FOLDER = "quadlet"
 SECRETS_FOLDER = "secrets"
 STORAGE_FILE = "storage.conf"
+REGISTRIES_FILE = "registries.conf"
 REFUSED_FILE = "refused.json"
 FIREWALL_FILE = "firewall.nft"
 
@@ -61,7 +62,7 @@ def render(config: Config, given: Mapping[str, str]) -> Rendered:
 
     A container that asks for what is not to be had is left out, and named in `refused`.
     """
-    files: dict[str, bytes] = {STORAGE_FILE: _storage(config).encode()}
+    files = {STORAGE_FILE: _storage(config).encode(), REGISTRIES_FILE: _registries(config).encode()}
     refused: dict[str, str] = {}
     for container in config.containers:
         try:
@@ -101,6 +102,14 @@ def _storage(config: Config) -> str:
     )
 
 
+def _registries(config: Config) -> str:
+    """containers-registries.conf(5). Nobody vouches for a registry: the digest does, for what it sends."""
+    pulled = [c.image for c in config.containers if workload_plan.store(config, c) is None]
+    hosts = sorted({image.partition("/")[0] for image in pulled})
+    listed = "".join(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n' for host in hosts)
+    return 'unqualified-search-registries = []\nshort-name-mode = "enforcing"\n' + listed
+
+
 def _unit(description: str) -> str:
     # no limit to restarts: the config's policy says when a container comes back
     return (
@@ -113,6 +122,7 @@ def _service(*lines: str) -> str:
     # nothing that a container or Podman says leaves the machine
     listed = (
         f"Environment=CONTAINERS_STORAGE_CONF={FOLDER}/{STORAGE_FILE}",
+        f"Environment=CONTAINERS_REGISTRIES_CONF={FOLDER}/{REGISTRIES_FILE}",
         "StandardInput=null",
         "StandardOutput=null",
         "StandardError=null",
