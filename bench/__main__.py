@@ -14,6 +14,7 @@ for name in (
     "verify.py",
     "gpus.py",
     "gate.py",
+    "ready.py",
     "client.py",
     "proxy.py",
 ):
