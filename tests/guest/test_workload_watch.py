@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinboot.formats import workloadstatus
 from tinboot.guest import workload_watch
@@ -85,6 +87,13 @@ def test_several_units_and_one_that_is_not_told_of() -> None:
 @pytest.mark.parametrize("text", ["", "\n\n", "Id=a.service", "no equals sign"])
 def test_what_says_nothing_never_runs(text: str) -> None:
     assert workload_watch.parse(text, ["a.service"])["a.service"].state in ("failed", "refused")
+
+
+@given(st.text(st.sampled_from("=\n aIdLoadStivectr.0123")))
+def test_nothing_but_systemd_s_own_words_is_a_state(text: str) -> None:
+    found = workload_watch.parse(text, ["a.service"])["a.service"]
+    assert found.state in workloadstatus.STATES
+    assert found.state != "running" or "ActiveState=active" in text
 
 
 def test_signature_changes_with_the_processes(tmp_path: Path) -> None:
