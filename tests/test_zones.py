@@ -56,7 +56,7 @@ ZONES = {
     "guest": zone("tinboot/guest", "formats verify ehbp", "cryptography pynvml"),
     "builder": zone("tinboot/builder", "formats", "cryptography jinja2 lxml signxml yaml sigstore debsbom"),
     "host": zone("tinboot/host", "formats"),
-    "client": zone("tinboot/client", "formats verify ehbp", "httpx httpcore h11 cryptography"),
+    "client": zone("tinboot/client", "formats verify ehbp", "httpx httpcore cryptography"),
     "services": zone("tinboot/services", "formats verify client", "starlette uvicorn httpx"),
     "cli": zone("tinboot/cli", "formats verify builder host client services", "click rich"),
     # test hooks, which run beside the production's; no third party, but what the runner is made of

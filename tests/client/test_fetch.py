@@ -72,12 +72,13 @@ ANSWERS: list[tuple[Answer, type[TinbootError], str]] = [
     (Answer(b"", 301), Refused, "leads to 'nowhere'"),
     (Answer(b"", 304), Refused, "redirect"),
     (Answer(b"", 307, (("Location", "/same"),)), Refused, "redirect"),
-    (Answer(b"", 302, (("Location", "x\x1b[2J"),)), Refused, r"\\x1b"),
+    (Answer(b"", 302, (("Location", "x\x1b[2J"),)), Malformed, r"no HTTP: .*\\x1b"),
+    (Answer(b"", 302, (("Location", "x\xe9"),)), Refused, r"leads to 'x\\x"),
     (Answer(gzip.compress(b"x"), 200, (("Content-Encoding", "gzip"),)), Refused, "encoding: .* 'gzip'"),
     (Answer(b"", 404), Unavailable, "status 404, expected 200"),
     (Answer(b"", 204), Unavailable, "status 204, expected 200"),
     (Answer(b"", 500), Unavailable, "status 500"),
-    (Answer(bytes(1001)), Malformed, "'1001' bytes, expected at most 1000"),
+    (Answer(bytes(1001)), Malformed, "has 1001 bytes, expected at most 1000"),
 ]
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import TracebackType
 from typing import NamedTuple, Self
 
-import h11
 import httpcore
 
 from tinboot.client.connection import Address, Backend, Deadline, PeerKey, tls_context
-from tinboot.client.http1 import Connection
+from tinboot.client.http1 import Connection, Head, NoHttp
 from tinboot.formats.errors import Malformed, Refused, Unavailable
 
 HTTPS = 443
@@ -125,7 +124,7 @@ class Conversation:
             return self._answer(where, path, limit)
         except (httpcore.TimeoutException, httpcore.NetworkError) as error:
             raise Unavailable(f"{where}: {error}", "is the host up, and is it the right one?") from error
-        except h11.ProtocolError as error:
+        except NoHttp as error:
             raise Malformed(f"{where}: no HTTP: {error}") from error
 
     def _answer(self, where: str, path: str, limit: int) -> bytes:
@@ -133,7 +132,7 @@ class Conversation:
         try:
             connection.ask(path, self.origin.authority)
             answer = connection.head()
-            _check(where, answer.status_code, answer.headers, limit)
+            _check(where, answer, limit)
             found = _body(where, connection.parts(), limit)
             if connection.renew():
                 self._kept = connection
@@ -155,25 +154,24 @@ class Conversation:
         return Connection(stream)
 
 
-def _check(where: str, status: int, headers: Sequence[tuple[bytes, bytes]], limit: int) -> None:
-    """Of an answer before its body."""
-    fields = {name.lower(): value.decode("latin-1") for name, value in headers}
+def _check(where: str, answer: Head, limit: int) -> None:
+    """Before the body is read."""
+    status, fields = answer
     if 300 <= status < 400:
-        target = fields.get(b"location", "nowhere")
+        target = fields.get("location", "nowhere")
         raise Refused(
             f"redirect: {where} leads to {_quoted(target)}", "no redirect is followed: name the host itself"
         )
     if status in {_TOO_MANY, _UNAVAILABLE}:
-        after = fields.get(b"retry-after", "")
+        after = fields.get("retry-after", "")
         known = float(after) if re.fullmatch("[0-9]{1,4}", after) else None
         raise Busy(f"{where}: status {status}", "it is busy: ask again later", known)
     if status != 200:
         raise Status(f"{where}: status {status}, expected 200", status=status)
-    if (encoding := fields.get(b"content-encoding", "identity")) != "identity":
+    if (encoding := fields.get("content-encoding", "identity")) != "identity":
         raise Refused(f"encoding: {where} is encoded as {_quoted(encoding)}, which was not asked for")
-    length = fields.get(b"content-length", "0")
-    if not length.isascii() or not length.isdigit() or int(length[:20]) > limit:
-        raise Malformed(f"{where} has {_quoted(length)} bytes, expected at most {limit}")
+    if (length := int(fields.get("content-length", "0"))) > limit:
+        raise Malformed(f"{where} has {length} bytes, expected at most {limit}")
 
 
 def _body(where: str, parts: Iterable[bytes], limit: int) -> bytes:
