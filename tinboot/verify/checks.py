@@ -81,8 +81,8 @@ def ask(checks: Iterable[Check[Subject_contra]], subject: Subject_contra) -> tup
 
 def decisive(verdicts: Iterable[Verdict]) -> Verdict | None:
     """The failure that decides: the first of the most fundamental kind; None where nothing failed."""
-    failed = [verdict for verdict in verdicts if isinstance(verdict.outcome, TinbootError)]
-    for kind in ORDER:
+    failed = [verdict for verdict in verdicts if verdict.outcome is not None]  # few, and some just unchecked
+    for kind in ORDER if failed else ():
         for verdict in failed:
             if isinstance(verdict.outcome, kind):
                 return verdict
