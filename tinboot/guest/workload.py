@@ -24,6 +24,7 @@ SCRATCH = Path("/var/tmp")  # noqa: S108 - only root writes there
 
 #: Seconds between looks at the control groups, and after which units are asked after without a change.
 _TICK, _LONGEST = 0.5, 30.0
+_ALIVE = 30.0  # seconds between words to PID 1, which waits for six times that (WatchdogSec= of the unit)
 _SHOW = 30.0  # seconds for systemctl; systemd itself may be busy
 
 
@@ -159,9 +160,12 @@ def main() -> None:
     make_units(prepared)
     supervisor.start()
     notify("READY=1")
+    told = time.monotonic()
     while True:
         supervisor.look()
-        notify("WATCHDOG=1")
+        if time.monotonic() - told > _ALIVE:
+            notify("WATCHDOG=1")
+            told = time.monotonic()
         time.sleep(_TICK)
 
 
