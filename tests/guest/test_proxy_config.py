@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinboot.formats.config_schema import Shim
-from tinboot.guest import proxy_config
+from tinboot.guest import http_server, proxy_config
 
 
 def render(
@@ -93,6 +93,13 @@ def test_readiness_is_asked_of_the_attestation_server() -> None:
     assert "http-check send meth GET uri /.well-known/readyz ver HTTP/1.1 hdr Host localhost" in asked
     assert "http-check expect status 200" in asked
     assert "readiness" not in render()
+
+
+def test_no_address_holds_all_of_the_evidence() -> None:
+    lines = section(render(), "backend attestation")
+    (source,) = [re.findall(r"sc1_conn_cur gt (\d+)", line)[0] for line in lines if "conn_cur gt" in line]
+    (busy,) = [re.findall(r" maxconn (\d+)", line)[0] for line in lines if " maxconn " in line]
+    assert 4 * int(source) <= int(busy) <= http_server.Limits().connections // 2
 
 
 def test_the_header_leads_to_decryption_even_if_empty_and_never_to_the_evidence() -> None:

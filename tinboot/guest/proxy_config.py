@@ -21,8 +21,9 @@ CERTIFICATE = "${CREDENTIALS_DIRECTORY}/tls.pem"
 ATTESTATION = "unix@/run/tinboot-attestation/http.sock"
 EHBP = "unix@/run/tinboot-ehbp/http.sock"
 
-#: Streams of evidence: at a time in the server behind, waiting for it, and of one address.
-_EVIDENCE_BUSY, _EVIDENCE_WAITING, _EVIDENCE_SOURCE = 16, 48, 32
+#: Streams of evidence: at a time in the server behind, which takes 256, waiting for it, and of one address.
+#: The last is the least: who reads slowly holds a stream for half a minute, and no address may hold all.
+_EVIDENCE_BUSY, _EVIDENCE_WAITING, _EVIDENCE_SOURCE = 128, 64, 16
 #: Addresses whose use is remembered; the oldest go first. About 100 bytes each.
 _SOURCES = 16384
 
@@ -124,6 +125,12 @@ def _frontend(shim: Shim, exact: list[str], prefixes: list[str]) -> list[str]:
         "frontend tls",
         f'  bind 0.0.0.0:{shim.listen_port} ssl crt "{CERTIFICATE}" alpn h2,http/1.1',
         "  http-request deny deny_status 405 if { method CONNECT TRACE }",
+        # a target with a scheme and a host in it would go to the workload as it is; HTTP/2 has none
+        "  http-request deny deny_status 400 if !{ url -m beg / } !{ req.ver 2.0 }",
+        # what follows an upgrade is not looked at: over HTTP/2 in the clear it could ask for any path
+        "  acl upgrade req.hdr_cnt(Upgrade) gt 0",
+        "  acl websocket req.hdr(Upgrade) -m str -i websocket",
+        "  http-request deny deny_status 400 if upgrade !websocket || { req.hdr_cnt(Upgrade) gt 1 }",
         # a path of the list is in its one spelling, and most requests are for one
         "  acl listed always_false",
         *(f"  acl listed path -m str {_quoted(path)}" for path in exact),
