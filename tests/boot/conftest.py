@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import probe_image
 import pytest
 from boot_fixtures import disk_dir, log_dir, pytest_runtest_makereport
 from guest import Guest, Wrapped, make_guest, make_volume
@@ -33,6 +34,12 @@ def wrapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Wrapped, Wrapped]
         make_volume(tmp_path_factory.mktemp("a"), "alpha", "test/alpha@1", seed=1),
         make_volume(tmp_path_factory.mktemp("b"), "beta", "test/beta@1", seed=2),
     )
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Wrapped:
+    """The volume of an image whose program tells what its container is like."""
+    return probe_image.make(tmp_path_factory.mktemp("probe"))
 
 
 @pytest.fixture
