@@ -1,14 +1,17 @@
 """`tinboot verify HOST` with a warm library, beside the cryptography and the round trips that it takes.
 
-    round trips    a TLS 1.3 handshake, three requests and their answers over one bare socket, a nonce each
-                   time: what the host takes to sign is in it
-    cryptography   the report's signature and each GPU's, through `cryptography` with their keys decoded
-    ours           from the host's name to a verified host
+    round trips    TCP and a TLS 1.3 handshake, then with three requests and their answers, over a bare socket
+                   and looked at no further than it takes to find their ends; a nonce each time, so what the
+                   host takes to sign is in it
+    cryptography   the report's signature and each GPU's, through `cryptography` with their keys decoded, and
+                   what REPORT_DATA binds
+    ours           from the host's address to a verified host, `client.verify`
 
 The guest is made up and another process of this machine, so a round trip is as short as it gets; what ours
-takes beyond the two others is the same over any network. From the five that it takes follows how long one has
-to be for the limit to hold. Chains are those that a warm library has verified before. Beside that the CPU
-seconds of the commands from their start, in processes of their own.
+takes beyond the two others is the same over any network. Where the limit does not hold, it follows from the
+five trips how long one has to be for it. Chains are those that a warm library has verified before, and both
+sides keep their TLS context. Beside that the CPU seconds of the commands from their start, in processes of
+their own.
 
 Each is run --rounds times in turn; the table has the best.
 """
@@ -197,13 +200,15 @@ def cold(rounds: int) -> None:
             *("--gpus", "2", "--gpu-reference-values", f"{folder}/values"),
             *("--trust-gpu-root", f"{folder}/gpu-root", "--measurement", served_guest.MEASUREMENT.hex()),
         ]
-        print(f"{'commands from their start, 2 GPUs':44}{'CPU s':>10}{'':9}{'limit':>9}")
-        for command in (("verify",), ("request",), ("request", "--ehbp")):
-            path = [] if command[0] == "verify" else ["/"]
-            started = [sys.executable, "-c", _CODE, command[0], origin.authority, *path, *command[1:]]
-            _cpu([*started, *words])  # which leaves byte code behind, as an installation does
-            took = min(_cpu([*started, *words]) for _ in range(rounds))
-            print(f"{'  tinboot ' + ' '.join(command):44}{took:10.2f}{'':9}{START:9}")
+        print(f"{'commands from their start, 2 GPUs':52}{'CPU s':>9}{'':8}{'limit':>7}")
+        for named in ("verify --help", "verify HOST", "request HOST", "request HOST --ehbp"):
+            command = named.replace(
+                "HOST", f"{origin.authority} /" if "request" in named else origin.authority
+            )
+            started = [sys.executable, "-c", _CODE, *command.split(), *([] if "--help" in named else words)]
+            _cpu(started)  # which leaves byte code behind, as an installation does
+            took = min(_cpu(started) for _ in range(rounds))
+            print(f"{f'  tinboot {named}':52}{took:9.2f}{'':8}{START:7}")
 
 
 def _cpu(command: list[str]) -> float:

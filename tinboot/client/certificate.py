@@ -7,6 +7,7 @@ find what no honest guest does, and what would mislead other clients, who look a
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -54,8 +55,7 @@ def certificate_dates(subject: Subject) -> None:
 
 def certificate_published(subject: Subject) -> None:
     """The certificate that the host gives out is of the connection's key."""
-    ders = strict.ders(subject.published.encode(), "CERTIFICATE")
-    own = sha256(spki(ders[0])).digest()
+    own = _key(subject.published)
     if own != subject.tls:
         raise Mismatch(
             f"the host gives out a certificate of the key {own.hex()}, and has {subject.tls.hex()} itself",
@@ -84,11 +84,18 @@ def certificate_names(subject: Subject) -> Unchecked | None:
     return None
 
 
+@lru_cache(maxsize=64)
 def _read(der: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
     except _UNREADABLE as error:
         raise Malformed(f"the TLS certificate cannot be read: {error}") from error
+
+
+@lru_cache(maxsize=64)
+def _key(pem: str) -> bytes:
+    """SHA-256 of the first one's SubjectPublicKeyInfo."""
+    return sha256(spki(strict.ders(pem.encode(), "CERTIFICATE")[0])).digest()
 
 
 CHECKS: tuple[Check[Subject], ...] = (
