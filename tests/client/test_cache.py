@@ -48,6 +48,14 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "x"]
 
 
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(3):
+        cache.put(f"{number}", b"1")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_no_folder() -> None:
     cache = Cache(None)
     cache.put("x", b"1")

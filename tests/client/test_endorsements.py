@@ -21,7 +21,7 @@ from tinboot.client.endorsements import gather
 from tinboot.client.kds import Kds
 from tinboot.formats import attestationcollateral
 from tinboot.formats.certtable import Certificates
-from tinboot.formats.errors import Malformed, Unavailable
+from tinboot.formats.errors import Malformed, Mismatch, Unavailable
 from tinboot.formats.snpreport import Report
 from tinboot.formats.snptcb import GENOA
 from tinboot.verify import certificate, roots
@@ -179,6 +179,18 @@ def test_issuers_that_nobody_has_are_asked_for() -> None:
     answers: Answers = {"/vlek/v1/Genoa/cert_chain": lambda _: Answer(chain)}
     got = online(answers, GIVEN._replace(vek=vlek), key_info=stub_report.VLEK)
     assert [one.common_name for one in got.offered] == ["SEV-VLEK-Genoa", "ARK-Genoa"]
+
+
+@pytest.mark.parametrize("end", ["no root", "another signature"])
+def test_issuers_that_are_not_amds(end: str) -> None:
+    """They would be kept for a month."""
+    amd = fake_amd.authority(GENOA)
+    vlek = certificate.parse(amd.issue(fake_amd.vek_form(kind="VLEK")))
+    asvk, ark = amd.issue(amd.asvk()), served_guest.issuers()[1]
+    made = {"no root": [asvk], "another signature": [asvk[:-1] + bytes([asvk[-1] ^ 1]), ark]}[end]
+    answers: Answers = {"/vlek/v1/Genoa/cert_chain": lambda _: Answer(stub_nvidia.pem(made))}
+    with pytest.raises(Mismatch, match=r"no root that is trusted|signature of"):
+        online(answers, GIVEN._replace(vek=vlek), key_info=stub_report.VLEK)
 
 
 def test_version_2_names_no_product_so_both_are_tried() -> None:

@@ -225,9 +225,21 @@ def test_a_chain_is_kept_for_a_month(service: Host, ask: Ask) -> None:
         stub_nvidia.pem([*served_guest.issuers()])
     )
     for _ in range(2):
-        names = [certificate.common_name for certificate in ask().chain(GENOA, "vlek")]
+        names = [certificate.common_name for certificate in ask().chain(GENOA, "vlek", hold)]
         assert names == ["SEV-Genoa", "ARK-Genoa"]
     assert len(service.seen) == 1
+
+
+def test_issuers_that_do_not_hold_are_not_kept(service: Host, ask: Ask, tmp_path: Path) -> None:
+    def fail(_: object) -> None:
+        raise Mismatch("no")
+
+    service.answers["/vcek/v1/Genoa/cert_chain"] = lambda _: Answer(
+        stub_nvidia.pem([*served_guest.issuers()])
+    )
+    with pytest.raises(Mismatch, match="no"):
+        ask().chain(GENOA, "vcek", fail)
+    assert list(tmp_path.iterdir()) == []
 
 
 def listed(days: int = 0) -> bytes:

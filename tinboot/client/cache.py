@@ -47,9 +47,11 @@ class Cache:
             return
         with contextlib.suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            made = Path(tempfile.mkstemp(prefix=f".{name}.", dir=self._folder)[1])
+            file, path = tempfile.mkstemp(prefix=f".{name}.", dir=self._folder)
+            made = Path(path)
             try:
-                made.write_bytes(data)
+                with os.fdopen(file, "wb") as opened:
+                    opened.write(data)
                 made.replace(self._folder / name)
             except OSError:
                 made.unlink(missing_ok=True)

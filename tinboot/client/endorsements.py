@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from tinboot.client.kds import Kds
+from tinboot.client.kds import Kds, Kind
 from tinboot.formats import attestationcollateral as collateral
 from tinboot.formats import certtable
 from tinboot.formats.attestationcollateral import Collateral
-from tinboot.formats.errors import Malformed, TinbootError, Unavailable
+from tinboot.formats.errors import Malformed, Mismatch, TinbootError, Unavailable
 from tinboot.formats.snpreport import Report
 from tinboot.formats.snptcb import GENOA, MILAN, TURIN, Line, decode, line_named, product_of
 from tinboot.verify import certificate, chain, identity, roots
@@ -75,7 +75,8 @@ def gather(
         try:
             intermediate = roots.intermediate_of(vek, offered)
         except Unavailable:
-            offered += kds.chain(_line(report)[0], "vlek" if _is_vlek(report) else "vcek")
+            kind: Kind = "vlek" if _is_vlek(report) else "vcek"
+            offered += kds.chain(_line(report)[0], kind, lambda found: _issued(found, given.pinned))
             intermediate = roots.intermediate_of(vek, offered)
         if listed is None:
             root = roots.root_of(intermediate, offered)
@@ -105,6 +106,17 @@ def _asked(
         except TinbootError:
             continue
     return kds.vcek(report, lines[-1], holds)
+
+
+def _issued(found: Sequence[Certificate], pinned: Sequence[roots.Root]) -> None:
+    """Raises `Mismatch` unless they are a root of `pinned` and what it signed."""
+    trusted = {root.fingerprint for root in pinned}
+    root = next((one for one in found if one.fingerprint in trusted), None)
+    if root is None:
+        raise Mismatch("the answer with issuers has no root that is trusted")
+    for one in found:
+        if one is not root:
+            chain.verify_signature(one, root)
 
 
 @lru_cache(maxsize=64)

@@ -18,7 +18,7 @@ import hashlib
 import random
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
@@ -106,11 +106,18 @@ class Kds:
         path = f"/vcek/v1/{line.name}/{hwid.hex()}?{query}"
         return self._kept(f"{line.name}-{name}.der", path, right)
 
-    def chain(self, line: Line, kind: Kind) -> tuple[Certificate, ...]:
-        """Intermediate and root; asked anew once a month, for AMD has replaced an intermediate."""
+    def chain(
+        self, line: Line, kind: Kind, holds: Callable[[Sequence[Certificate]], object]
+    ) -> tuple[Certificate, ...]:
+        """Intermediate and root; asked anew once a month, for AMD has replaced an intermediate.
+
+        `holds` raises where they are not genuine.
+        """
 
         def right(data: bytes) -> tuple[Certificate, ...]:
-            return certificate.read(data)
+            found = certificate.read(data)
+            holds(found)
+            return found
 
         path = f"/{kind}/v1/{line.name}/cert_chain"
         return self._kept(f"{line.name}-{kind}-chain.pem", path, right, 30 * 24 * 3600.0)
