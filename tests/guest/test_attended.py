@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import signal
 import sys
 import threading
 import time
@@ -31,6 +33,31 @@ def test_the_result_comes_back() -> None:
 
 def test_a_large_result_comes_back_whole() -> None:
     assert attend(lambda _: "x" * 500_000, short) == "x" * 500_000
+
+
+def test_meanwhile_something_else_is_done_here() -> None:
+    done: list[int] = []
+    assert attend(lambda _: os.getpid(), short, meanwhile=lambda: done.append(os.getpid())) != os.getpid()
+    assert done == [os.getpid()]
+
+
+def test_work_ends_where_what_is_done_meanwhile_fails(tmp_path: Path) -> None:
+    def work(_: Attendance) -> object:
+        (tmp_path / "new").write_text(str(os.getpid()))
+        (tmp_path / "new").rename(tmp_path / "pid")
+        time.sleep(60)
+        return None
+
+    def fail() -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        raise ImportError("no such module")
+
+    with pytest.raises(ImportError):
+        attend(work, short, meanwhile=fail)
+    pid = int((tmp_path / "pid").read_text())
+    with contextlib.suppress(ChildProcessError):  # it may have been reaped already
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
 
 
 def test_a_refusal_is_raised_again() -> None:

@@ -403,6 +403,48 @@ class TestOcsp:
         assert machine.refuses(good(), job)[0] == "gpu-ocsp-invalid"
 
 
+#: What is imported by then, of a process that found only this on its path.
+IMPORTED = """
+import sys
+sys.path[:0] = {folders!r}
+import {modules}
+print(*(name for name in sys.modules if name.startswith({watched!r})))
+"""
+WATCHED = (
+    "cryptography.",
+    "pynvml",
+    "pathlib",
+    "shutil",
+    "subprocess",
+    "tempfile",
+    "ctypes.util",
+    "tinboot.guest.nv_",
+)
+
+
+def imported(*modules: str) -> set[str]:
+    folders = [str(places.REPOSITORY), *(path for path in sys.path if "-packages" in path)]
+    program = IMPORTED.format(folders=folders, modules=", ".join(modules), watched=WATCHED)
+    done = subprocess.run([sys.executable, "-IBSc", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_what_can_wait_is_imported_while_the_driver_works() -> None:
+    """Neither NVML's bindings nor cryptography until the daemon has been started."""
+    assert not imported("tinboot.guest.gpu_gate")
+
+
+def test_no_part_of_the_libraries_is_imported_that_nobody_needs() -> None:
+    """Each would be a tenth of a second of an emulated boot. The second verifier waits until it is asked for."""
+    everything = imported("tinboot.guest.gpu_gate", "tinboot.guest.nvml", "tinboot.guest.gpu_verdict")
+    assert "pynvml" in everything
+    assert "cryptography.hazmat.primitives.asymmetric.ec" in everything
+    others = {name for name in everything if not name.startswith(("cryptography.", "pynvml"))}
+    assert not others
+    assert not {name for name in everything if name.startswith(("cryptography.x509",))}
+    assert not {name for name in everything if ".ciphers" in name or ".backends" in name}
+
+
 def test_docs_state_the_deadlines() -> None:
     page = " ".join((places.REPOSITORY / "docs/boot.md").read_text("utf-8").split())
     deadlines = gpu_gate.Deadlines()
