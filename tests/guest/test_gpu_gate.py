@@ -435,7 +435,7 @@ def test_what_can_wait_is_imported_while_the_driver_works() -> None:
 
 
 def test_no_part_of_the_libraries_is_imported_that_nobody_needs() -> None:
-    """Each would be a tenth of a second of an emulated boot. The second verifier waits for a config's word."""
+    """Each is a tenth of a second of an emulated boot. The second verifier waits for a config's word."""
     everything = imported("tinboot.guest.gpu_gate", "tinboot.guest.nvml", "tinboot.guest.gpu_verdict")
     assert "pynvml" in everything
     assert "cryptography.hazmat.primitives.asymmetric.ec" in everything
