@@ -13,6 +13,7 @@ five trips how long one has to be for it. Chains are those that a warm library h
 sides keep their TLS context. Beside that the CPU seconds of the commands from their start, in processes of
 their own.
 
+With --at-once the guest has one document for all, so that what is left of it is its Python around sockets.
 Each is run --rounds times in turn; the table has the best.
 """
 
@@ -32,6 +33,8 @@ from contextlib import contextmanager
 from hashlib import sha256
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -84,6 +87,19 @@ def _serve(gpus: int, pipe: Connection) -> None:
     with served_guest.Host(served_guest.Guest(gpus=gpus)) as serving:
         pipe.send(serving.port)
         pipe.recv()
+
+
+def answer_at_once() -> None:
+    """One nonce for all, and each guest's document for it signed once."""
+    fixed, signed = bytes(reportdata.NONCE), served_guest.Guest.document
+    pem, known = served_guest.published(served_guest.Guest()), dict[int, bytes]()
+
+    def document(guest: served_guest.Guest, _: bytes) -> bytes:
+        return known.get(guest.gpus) or known.setdefault(guest.gpus, signed(guest, fixed))
+
+    patch.object(fetched, "secrets", SimpleNamespace(token_bytes=lambda _: fixed)).start()
+    patch.object(served_guest.Guest, "document", document).start()
+    patch.object(served_guest, "published", lambda _: pem).start()
 
 
 @contextmanager
@@ -222,11 +238,16 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="of each (default 15)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--at-once", action="store_true", help="the guest signs nothing anew")
+    options = parser.parse_args()
+    rounds = options.rounds
+    if options.at_once:
+        answer_at_once()
     print(f"\nverifying a live host, library warm, best of {rounds}")
     for gpus in (0, 2, 8):
         warm(rounds, gpus)
-    cold(min(rounds, 5))
+    if not options.at_once:
+        cold(min(rounds, 5))
 
 
 if __name__ == "__main__":

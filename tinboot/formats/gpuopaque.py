@@ -147,7 +147,7 @@ class Opaque(NamedTuple):
         text, _, padding = data.partition(b"\0")
         if any(padding) or len(text) == len(data):
             raise Malformed(f"opaque type {kind} is {data[:80]!r}, expected text that ends with NUL")
-        if not text or not all(c in _PLAIN for c in text):
+        if not text or text.translate(None, _PLAIN):
             raise Malformed(f"opaque type {kind} is {text[:80]!r}, expected letters, digits and dots")
         return text.decode("ascii")
 

@@ -15,6 +15,7 @@ zeros, and nothing else. `parse` refuses every other shape: a block missing, rep
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 from tinboot.formats import gpuopaque
@@ -39,6 +40,7 @@ _REQUEST = b"\x11\xe0\x01\xff"
 _SLOT = b"\x00"
 _RESPONSE = b"\x11\x60\x00\x00" + bytes((BLOCKS,)) + _RECORD.to_bytes(3, "little")
 _HEAD = b"\x01\x33\x00\x01\x30\x00"  # of a block, behind its index
+_HEAD_AND_DIGEST = struct.Struct(f"{1 + len(_HEAD)}s{DIGEST}s")
 _HEADS = tuple(bytes((number + 1,)) + _HEAD for number in range(BLOCKS))
 
 
@@ -66,13 +68,12 @@ def parse(data: bytes) -> Report:
     _expect(data, 0, _REQUEST, "the head of the request")
     _expect(data, _RESPONSE_AT - 1, _SLOT, "the slot")
     _expect(data, _RESPONSE_AT, _RESPONSE, "the head of the response")
-    measurements = []
-    for number, head in enumerate(_HEADS):
-        at = _BLOCKS_AT + number * _BLOCK
-        if not data.startswith(head, at):
-            _expect(data, at, head[:1], "the index of the next block")
-            _expect(data, at + 1, _HEAD, f"the head of block {head[0]}")
-        measurements.append(data[at + len(head) : at + _BLOCK])
+    heads, measurements = zip(*_HEAD_AND_DIGEST.iter_unpack(_take(data, _BLOCKS_AT, _RECORD)), strict=True)
+    if heads != _HEADS:
+        for number in range(BLOCKS):
+            at = _BLOCKS_AT + number * _BLOCK
+            _expect(data, at, bytes((number + 1,)), "the index of the next block")
+            _expect(data, at + 1, _HEAD, f"the head of block {number + 1}")
     length = int.from_bytes(_take(data, _OPAQUE_AT - 2, 2), "little")
     if length > gpuopaque.MAX_SIZE:
         at, most = _OPAQUE_AT - 2, gpuopaque.MAX_SIZE
@@ -84,7 +85,7 @@ def parse(data: bytes) -> Report:
         raise Malformed(f"offset {end:#x}: {len(data) - end} bytes too many, and not all of them zero")
     return Report(
         data[_NONCE_AT : _NONCE_AT + NONCE],
-        tuple(measurements),
+        measurements,
         data[_RESPONDER_AT : _RESPONDER_AT + NONCE],
         opaque,
         signature,
