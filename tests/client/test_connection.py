@@ -107,6 +107,21 @@ def test_no_wait_goes_past_the_deadline() -> None:
         stream.close()
 
 
+def test_a_deadline_that_passes_between_two_looks() -> None:
+    class Ticking(Deadline):
+        __slots__ = ("looks",)
+
+        @property
+        def left(self) -> float:
+            self.looks = getattr(self, "looks", 0) + 1
+            return 0.5 if self.looks == 1 else -0.5
+
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(b"x")
+        assert connection.Stream(here, None, Ticking(1)).read(1) == b"x"
+
+
 def test_a_handshake_that_does_not_end() -> None:
     ours, theirs = socket.socketpair()
     with theirs, pytest.raises(httpcore.ConnectTimeout, match="the TLS handshake did not end"):

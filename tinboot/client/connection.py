@@ -129,11 +129,11 @@ class Backend(httpcore.NetworkBackend):
         own = Deadline(_shorter(timeout, self._deadline, httpcore.ConnectTimeout) or _PER_ADDRESS)
         failed: OSError | None = None
         for family, kind, protocol, _, target in _resolved(at, own):
-            if own.left <= 0:
+            if (left := own.left) <= 0:
                 break
             sock = socket.socket(family, kind, protocol)
             try:
-                sock.settimeout(min(own.left, _PER_ADDRESS))
+                sock.settimeout(min(left, _PER_ADDRESS))
                 sock.connect(target)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
@@ -224,9 +224,9 @@ def _shorter(timeout: float | None, deadline: Deadline | None, late: type[Except
     """Seconds that one wait may take. Raises `late` where none are left."""
     if deadline is None:
         return timeout
-    if deadline.left <= 0:
+    if (left := deadline.left) <= 0:  # looked at once: time goes on
         raise late(f"not done after {deadline.seconds:g} seconds")
-    return deadline.left if timeout is None else min(timeout, deadline.left)
+    return left if timeout is None else min(timeout, left)
 
 
 def _resolved(at: Address, deadline: Deadline) -> list[Any]:
