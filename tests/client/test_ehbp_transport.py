@@ -213,6 +213,13 @@ def test_another_key_says_to_verify_again(verified: Verified, relay: Relay) -> N
     assert isinstance(caught.value, Mismatch)
 
 
+@pytest.mark.parametrize("name", ["Content-Encoding", "content-encoding"])
+def test_what_is_only_looked_at_is_not_decompressed(verified: Verified, relay: Relay, name: str) -> None:
+    relay.alter = answered(422, messages.MISMATCH, {**PROBLEM, name: "gzip"})
+    with talk(verified, relay) as talking, pytest.raises(OtherKey):
+        talking.post("/", content=b"secret")
+
+
 def test_no_request_without_a_body_through_others(verified: Verified, relay: Relay) -> None:
     with talk(verified, relay) as talking:
         for method, content in (("GET", None), ("POST", b""), ("POST", iter([b"", b""]))):

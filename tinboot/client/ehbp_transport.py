@@ -18,6 +18,7 @@ from tinboot.ehbp.messages import Exchange, Limits, Opener
 from tinboot.formats.errors import Malformed, Mismatch, Refused
 
 _FRAMING = ("content-length", "transfer-encoding")
+_ENCODING = b"content-encoding"
 _OWN = (messages.ENCAPSULATED_KEY, messages.RESPONSE_NONCE)
 
 #: Bytes of an answer without nonce, which is only looked at.
@@ -154,7 +155,7 @@ def _looked_at(response: httpx.Response) -> httpx.Response:
         if len(body) > _LOOK:
             raise Mismatch(f"more than {_LOOK} bytes of an answer that is not sealed")
     response.close()
-    headers = [(name, value) for name, value in _headers(response.headers) if name != b"content-encoding"]
+    headers = [(name, value) for name, value in _headers(response.headers) if name.lower() != _ENCODING]
     return httpx.Response(response.status_code, headers=headers, content=body, extensions=response.extensions)
 
 
