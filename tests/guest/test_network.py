@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
@@ -79,6 +80,34 @@ def test_loopback_alone(places: Path) -> None:
     in_a_namespace(work)
     assert (places / "sysctl/ipv6/conf/all/disable_ipv6").read_text() == "1"
     assert not (places / "resolv.conf").exists()
+
+
+def test_containers_that_are_not_there_are_nobody_outside(places: Path) -> None:
+    """A request that was decrypted must not leave the machine for want of a container."""
+
+    def work() -> None:
+        network.configure(None)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            for request in (network._SIOCSIFADDR, network._SIOCSIFNETMASK):  # lo stands in for eth0
+                text = "192.0.2.7" if request == network._SIOCSIFADDR else "255.255.255.0"
+                fcntl.ioctl(control, request, network._IFREQ.pack(b"lo", network.sockaddr(text)))
+            fcntl.ioctl(control, network._SIOCADDRT, network.default_route("192.0.2.1"))
+            control.connect(("198.51.100.1", 9))  # by the default route
+        for address in ("10.89.0.2", "10.89.255.254"):
+            with (
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+                pytest.raises(OSError, match="No route to host"),
+            ):
+                sender.connect((address, 8080))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:  # its network, once it is there
+            for request, text in (
+                (network._SIOCSIFADDR, "10.89.0.1"),
+                (network._SIOCSIFNETMASK, "255.255.255.0"),
+            ):
+                fcntl.ioctl(control, request, network._IFREQ.pack(b"lo", network.sockaddr(text)))
+            control.connect(("10.89.0.2", 8080))
+
+    in_a_namespace(work)
 
 
 def test_no_device(places: Path) -> None:

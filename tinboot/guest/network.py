@@ -12,7 +12,9 @@ import struct
 from pathlib import Path
 
 from tinboot.formats.halt import Refusal
-from tinboot.formats.operatorinput import Network
+from tinboot.formats.operatorinput import CONTAINERS, Network
+
+CONTAINERS_MASK = "255.255.0.0"
 
 DEVICE = "eth0"
 LOOPBACK = "lo"
@@ -27,7 +29,7 @@ _DEVICES = Path("/sys/class/net")
 _SIOCADDRT = 0x890B
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8916, 0x891C
-_IFF_UP, _RTF_UP, _RTF_GATEWAY = 1, 1, 2
+_IFF_UP, _RTF_UP, _RTF_GATEWAY, _RTF_REJECT = 1, 1, 2, 0x200
 
 #: struct ifreq: a name of 16 bytes and a union of 24, here an address or flags.
 _IFREQ = struct.Struct("=16s24s")
@@ -59,6 +61,9 @@ def configure(network: Network | None) -> None:
             (_SYSCTL / name).write_text(value, "ascii")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
             _up(control, LOOPBACK)
+            # before a container's network is there, and when it is gone, its address is nobody's: by the
+            # default route the proxy and the gateway would lead what they decrypted out of the machine
+            fcntl.ioctl(control, _SIOCADDRT, unreachable(CONTAINERS, CONTAINERS_MASK))
             if network is not None:
                 _device(control, network)
     except OSError as error:
@@ -93,7 +98,13 @@ def sockaddr(address: str) -> bytes:
 
 
 def default_route(gateway: str) -> bytes:
-    """struct rtentry."""
+    """struct rtentry, of everything."""
     anywhere = sockaddr("0.0.0.0")  # noqa: S104 - a destination, nobody binds it
     flags = _RTF_UP | _RTF_GATEWAY
     return _ROUTE.pack(0, anywhere, sockaddr(gateway), anywhere, flags, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def unreachable(address: str, netmask: str) -> bytes:
+    """struct rtentry, of a network to which no packet goes but by a longer route."""
+    nowhere, flags = sockaddr("0.0.0.0"), _RTF_UP | _RTF_REJECT  # noqa: S104 - no gateway, nobody binds it
+    return _ROUTE.pack(0, sockaddr(address), nowhere, sockaddr(netmask), flags, 0, 0, 0, 0, 0, 0, 0, 0)
