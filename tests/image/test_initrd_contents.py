@@ -50,8 +50,9 @@ def files(initrd: Entries) -> dict[str, bytes]:
 
 
 def test_small(release: Image, initrd: Entries) -> None:
-    assert (release.folder / "initrd").stat().st_size <= 5_100_000  # of it 0.6 MB are modules for networks and containers
-    assert sum(not stat.S_ISDIR(entry.mode) for entry in initrd.values()) <= 120
+    """A fifth of the files and 0.6 MB are modules for networks and containers."""
+    assert (release.folder / "initrd").stat().st_size <= 5_100_000
+    assert sum(not stat.S_ISDIR(entry.mode) for entry in initrd.values()) <= 130
 
 
 def test_exactly_the_inventory(initrd: Entries, wanted: recipe.Recipe) -> None:
