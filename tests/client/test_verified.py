@@ -25,12 +25,14 @@ from served_guest import (
 )
 
 from tinboot import client
-from tinboot.client import Given, Terms, Verified
+from tinboot.client import Given, Terms, Verified, evidence
 from tinboot.client.transport import Transport
+from tinboot.client.verified import appraise
 from tinboot.formats import attestationcollateral, hpkekeys
 from tinboot.formats.errors import Malformed, Mismatch, Refused, TinbootError, Unavailable
 from tinboot.formats.gpuevidence import GpuEvidence
 from tinboot.formats.snptcb import GENOA
+from tinboot.verify import policy
 from tinboot.verify.checks import Unchecked
 
 SECONDS = 20.0
@@ -64,6 +66,18 @@ def test_every_nonce_is_a_new_one() -> None:
     nonces = {request.nonce for request in host.seen if request.path == EVIDENCE}
     assert len(nonces) == 2
     assert {len(nonce or b"") for nonce in nonces} == {32}
+
+
+def test_what_must_run_there_is_never_left_open() -> None:
+    """No shipped policy names a launch digest, so that any host would pass."""
+    with Host() as host:
+        open_ended = terms()._replace(policy=policy.shipped("strict"))
+        with pytest.raises(ValueError, match="names no launch digest"):
+            verify(host, open_ended)
+        assert host.connections == 0
+        found = evidence.fetch(host.origin)
+        with pytest.raises(ValueError, match="names no launch digest"):
+            appraise(host.origin, found, open_ended, NOW)
 
 
 def swapped(gpus: list[GpuEvidence]) -> list[GpuEvidence]:

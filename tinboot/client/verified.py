@@ -176,13 +176,16 @@ def examine(
 ) -> Examined:
     """`seconds`: for the host, in all; AMD's service has a bound of its own. `told` gets a line a stage.
 
-    Raises only where there is nothing to appraise: no answer, or one that cannot be read.
+    Raises only where there is nothing to appraise: no answer, or one that cannot be read; and ValueError for
+    terms that leave open what must run there.
     """
+    _require_measurement(terms)
     return appraise(origin, evidence.fetch(origin, seconds, told), terms, now)
 
 
 def appraise(origin: Origin, found: Evidence, terms: Terms, now: datetime) -> Examined:
-    """The part after fetching; AMD may be asked for what is missing."""
+    """The part after fetching; AMD may be asked for what is missing. Raises ValueError as `examine`."""
+    _require_measurement(terms)
     endorsed = _endorsements(found, terms)
     known = None if isinstance(endorsed, TinbootError) else _known.get(endorsed.vek.der)
     demands = Demands(endorsed, terms.policy, terms.data, found.nonce, terms.gpus, known)
@@ -194,6 +197,14 @@ def appraise(origin: Origin, found: Evidence, terms: Terms, now: datetime) -> Ex
     hpke = None if appraisal.keys is None else appraisal.keys.hpke
     subject = certificate.Subject(found.tls, found.certificate, found.published, hpke, now)
     return Examined(_SEAL, origin, found, appraisal, checks.ask(certificate.CHECKS, subject))
+
+
+def _require_measurement(terms: Terms) -> None:
+    """Shipped policies name no launch digest, and a host of any would be a verified one."""
+    if isinstance(terms.policy.measurement, Unchecked):
+        raise ValueError(
+            "the terms' policy names no launch digest: Policy.measuring(…) or a policy that does"
+        )
 
 
 def _endorsements(found: Evidence, terms: Terms) -> Endorsements | TinbootError:
