@@ -202,9 +202,7 @@ def appraise(origin: Origin, found: Evidence, terms: Terms, now: datetime) -> Ex
 def _require_measurement(terms: Terms) -> None:
     """Shipped policies name no launch digest, and a host of any would be a verified one."""
     if isinstance(terms.policy.measurement, Unchecked):
-        raise ValueError(
-            "the terms' policy names no launch digest: Policy.measuring(…) or a policy that does"
-        )
+        raise ValueError("the terms' policy names no launch digest: see Policy.measuring")  # noqa: TRY004
 
 
 def _endorsements(found: Evidence, terms: Terms) -> Endorsements | TinbootError:
