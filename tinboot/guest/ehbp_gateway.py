@@ -93,7 +93,8 @@ def in_processes(count: int, work: Callable[[], None]) -> None:
     """`work` in each of `count` children; returns when one of them has ended, and ends the others."""
     children = [child for _ in range(count) if (child := _forked(work))]
     with contextlib.suppress(ChildProcessError):
-        os.wait()
+        while os.wait()[0] not in children:
+            pass  # somebody else's, which this process had before
     for child in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, 9)
