@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from test_service import DEADLINE
 from workload_guests import Booted, running
 
 from tinboot.formats import operatorinput
@@ -143,7 +144,7 @@ def test_an_open_network_leads_out_and_ports_lead_in(good: Booted) -> None:
 
 
 def test_an_exit_takes_readiness_down_and_the_policy_brings_it_back(good: Booted) -> None:
-    """The last of the good ones: afterwards `gateway` is gone."""
+    """The last but one: afterwards `gateway` is gone."""
     assert good.served.get("/exit/3").status >= 500
     good.until(503)
     good.until(200)
@@ -153,3 +154,12 @@ def test_an_exit_takes_readiness_down_and_the_policy_brings_it_back(good: Booted
     good.until(503)
     assert good.containers()["gateway"] == ("failed", "exit status 5")
     assert good.containers()["app"] == ("running", "")
+
+
+def test_powers_off_in_order_with_containers_running(good: Booted) -> None:
+    """The last of them."""
+    good.served.machine.execute("system_powerdown")
+    ended = good.served.machine.end(seconds=DEADLINE)
+    assert ended.by_itself
+    assert ended.status == 0
+    assert "tinboot-power-off" in good.served.machine.log.read_text(errors="replace")
