@@ -1,4 +1,4 @@
-"""A container registry on this machine, as far as a pull by digest asks it (OCI Distribution Specification)."""
+"""A container registry on this machine, as far as a pull by digest asks it (OCI Distribution Spec 1.1)."""
 
 from __future__ import annotations
 
