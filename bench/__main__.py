@@ -17,5 +17,6 @@ for name in (
     "ready.py",
     "client.py",
     "proxy.py",
+    "flood.py",
 ):
     subprocess.run([sys.executable, Path(__file__).with_name(name), *sys.argv[1:]], check=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinboot.formats.config_schema import Shim
-from tinboot.guest import http_server, proxy_config
+from tinboot.guest import collector, http_server, proxy_config
 
 
 def render(
@@ -35,6 +35,7 @@ def test_one_door_and_no_other() -> None:
     assert "  ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets" in text.splitlines()
     assert not re.search(r"\b(stats|log|listen|lua-load|cache)\b", text)
     assert re.findall(r"^\s+server server (\S+)", text, re.MULTILINE) == [
+        "unix@/run/tinboot-attestation/http.sock",
         "unix@/run/tinboot-attestation/http.sock",
         "unix@/run/tinboot-ehbp/http.sock",
         "10.89.0.2:8080",
@@ -102,6 +103,72 @@ def test_no_address_holds_all_of_the_evidence() -> None:
     assert 4 * int(source) <= int(busy) <= http_server.Limits().connections // 2
 
 
+class TestNonces:
+    """bench/flood.py has them running."""
+
+    @staticmethod
+    def number(line: str) -> int:
+        (found,) = [
+            re.findall(line, each)[0]
+            for each in section(render(), "backend challenge")
+            if re.search(line, each)
+        ]
+        return int(found)
+
+    def test_only_as_many_are_passed_on_as_are_answered(self) -> None:
+        limits = collector.Limits()
+        table = section(render(), "backend nonces")[0]
+        (window,) = re.findall(r"gpc0_rate\((\d+)ms\)", table)
+        passed = self.number(r"sc0_gpc0_rate ge (\d+)")
+        assert passed <= limits.burst
+        assert passed * 1000 <= limits.rate * int(window)
+
+    def test_one_address_leaves_some_to_others(self) -> None:
+        assert section(render(), "backend sources")[0].endswith("store gpc0_rate(4000ms)")
+        assert self.number(r"sc2_gpc0_rate ge (\d+)") < self.number(r"sc0_gpc0_rate ge (\d+)")
+        assert self.number(r"src_conn_cur\(attestation\) ge (\d+)") <= self.number(r" maxconn (\d+)") // 4
+
+    def test_what_is_passed_on_is_counted_and_what_is_not_is_not(self) -> None:
+        lines = section(render(), "backend challenge")
+        (held,) = [number for number, line in enumerate(lines) if line.startswith("http-request tarpit")]
+        for counted in ("sc-inc-gpc0(0)", "sc-inc-gpc0(2)", "track-sc1 src table attestation"):
+            assert lines.index(f"http-request {counted}") > held
+        assert lines.index("http-request track-sc0 int(0) table nonces") < held
+        assert "http-request del-header Ehbp-Encapsulated-Key" in lines
+
+    def test_others_wait_and_are_told_when_to_come_again(self) -> None:
+        (held,) = [
+            line for line in section(render(), "backend challenge") if " tarpit " in line and "deny" in line
+        ]
+        assert held.startswith(
+            "http-request tarpit deny_status 429 content-type application/problem+json string '"
+        )
+        assert held.endswith(" hdr Retry-After %[var(txn.after)] if much || much_of_one || much_held")
+        assert json.loads(held.split("'")[1])["type"] == "urn:tinboot:error:too-many"
+        assert 1 <= self.number(r"timeout tarpit (\d+)s") <= 10
+        assert 1 <= self.number(r"set-var\(txn.after\) int\((\d+)\)") <= 60
+
+    @pytest.mark.parametrize("memory", [64, 1024, 8192])
+    def test_nobody_is_dropped_who_has_one_request_a_connection(self, memory: int) -> None:
+        lines = section(render(memory=memory), "backend challenge")
+        most = proxy_config.connections(memory)
+        (dropped,) = [number for number, line in enumerate(lines) if "reject" in line]
+        assert lines[dropped] == f"http-request reject if {{ be_conn gt {most} }}"
+
+    def test_they_leave_the_frontend_before_other_evidence(self) -> None:
+        lines = section(render(), "frontend tls")
+        challenge = lines.index("use_backend challenge if evidence { query -m beg nonce= }")
+        assert challenge + 1 == lines.index("use_backend attestation if evidence")
+
+
+def test_idle_connections_to_the_workload_are_kept_however_many_clients_there_are() -> None:
+    """HAProxy's default ends that at a fifth of the descriptors, of which each client and server has one."""
+    (low, high) = (
+        int(re.findall(rf"tune.pool-{end}-fd-ratio (\d+)", render())[0]) for end in ("low", "high")
+    )
+    assert 50 < low < high < 100
+
+
 def test_the_header_leads_to_decryption_even_if_empty_and_never_to_the_evidence() -> None:
     lines = section(render(), "frontend tls")
     evidence = lines.index("use_backend attestation if evidence")
@@ -123,7 +190,7 @@ def test_rate(limit: int, burst: int | None, window: int, most: int) -> None:
     lines = section(render(Shim(8080, rate_limit=limit, rate_burst=burst)), "frontend tls")
     assert f"stick-table type ip size 16384 expire {window}ms store gpc0_rate({window}ms)" in lines
     assert f"http-request deny deny_status 429 if !evidence {{ sc0_gpc0_rate ge {most} }}" in lines
-    assert "track-sc0" not in render()
+    assert "track-sc0 src" not in render()
 
 
 def test_origins() -> None:

@@ -69,7 +69,7 @@ def workload(connection: socket.socket) -> None:
 class Service:
     """A context manager. `folder` is empty; `chain` signs the report, whose other fields are `contents`.
 
-    `hpke`: the gateway's key, in the place of that which the report binds.
+    `hpke`: the gateway's key, in the place of that which the report binds. `upstream`: another workload.
     """
 
     def __init__(
@@ -78,12 +78,14 @@ class Service:
         chain: Chain,
         contents: Contents = CONTENTS,
         hpke: X25519PrivateKey | None = None,
+        upstream: tuple[str, int] | None = None,
     ) -> None:
         self.folder = folder
         self.chain = chain
         self.contents = contents
         self.hpke = hpke
         self.world = World(workload)
+        self.upstream = upstream or self.world.settings.upstream
         self.port = _free_port()
         self._children: list[int] = []
         self._proxy: subprocess.Popen[bytes] | None = None
@@ -91,6 +93,12 @@ class Service:
     @property
     def roots(self) -> Roots:
         return Roots(self.chain.ark, self.chain.ask, self.chain.vcek, MARK)
+
+    @property
+    def processes(self) -> tuple[int, int]:
+        """HAProxy's, and the evidence server's."""
+        assert self._proxy is not None
+        return self._proxy.pid, self._children[0]
 
     @property
     def server(self) -> Server:
@@ -155,7 +163,7 @@ class Service:
     def _haproxy(self) -> None:
         shim = config.load(CONFIG).shim
         assert shim is not None
-        text = proxy_config.render(shim, self.world.settings.upstream, cpus=2, memory=1024, readiness=None)
+        text = proxy_config.render(shim, self.upstream, cpus=2, memory=1024, readiness=None)
         for guests, ours in (
             ("0.0.0.0:443", f"127.0.0.1:{self.port}"),
             (proxy_config.ATTESTATION, f"unix@{self.folder}/attestation.sock"),

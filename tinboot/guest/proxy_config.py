@@ -24,6 +24,12 @@ EHBP = "unix@/run/tinboot-ehbp/http.sock"
 #: Streams of evidence: at a time in the server behind, which takes 256, waiting for it, and of one address.
 #: The last is the least: who reads slowly holds a stream for half a minute, and no address may hold all.
 _EVIDENCE_BUSY, _EVIDENCE_WAITING, _EVIDENCE_SOURCE = 128, 64, 16
+#: Requests for a nonce's evidence that are passed on in so many ms, and those of one address: as many as are
+#: answered there (collector.py) and, so that one address leaves some to others, three quarters of them.
+_NONCES_MS, _NONCES, _NONCES_SOURCE = 4000, 8, 6
+#: The others wait so many seconds for their 429, and may come back after so many more, at most. Whoever asks
+#: again at once has one request in these seconds, and costs the workload nothing (bench/flood.py).
+_HELD, _LATEST = 5, 30
 #: Addresses whose use is remembered; the oldest go first. About 100 bytes each.
 _SOURCES = 16384
 
@@ -65,6 +71,7 @@ def render(shim: Shim, upstream: tuple[str, int], *, cpus: int, memory: int, rea
         *_defaults(),
         *_frontend(shim, exact, prefixes),
         *_attestation(),
+        *_challenge(connections(memory)),
         "backend ehbp",
         f"  server server {EHBP}",
         *_workload(upstream, readiness),
@@ -86,6 +93,10 @@ def _globals(cpus: int, most: int) -> list[str]:
         "  tune.http.maxhdr 64",
         # twice the default: makes up for what no-delay costs large bodies (bench/proxy.py)
         "  tune.bufsize 32768",
+        # else, once a fifth of the descriptors is in use, it opens a connection to the workload for each
+        # request: whoever holds so many would take half of the others' throughput (bench/flood.py)
+        "  tune.pool-low-fd-ratio 90",
+        "  tune.pool-high-fd-ratio 95",
         # no session is resumed: each connection proves the key again
         "  ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets",
         "  tune.ssl.cachesize 0",
@@ -143,6 +154,7 @@ def _frontend(shim: Shim, exact: list[str], prefixes: list[str]) -> list[str]:
         "  http-request deny deny_status 404 if !evidence !listed !beneath",
         *_origins(shim.origins),
         *_rate(shim),
+        "  use_backend challenge if evidence { query -m beg nonce= }",
         "  use_backend attestation if evidence",
         # found, even if empty: whoever meant to encrypt must not be taken at his plain word
         "  use_backend ehbp if { req.hdr(Ehbp-Encapsulated-Key) -m found }",
@@ -204,6 +216,42 @@ def _attestation() -> list[str]:
         f"  http-request deny deny_status 429 if {{ sc1_conn_cur gt {_EVIDENCE_SOURCE} }}",
         "  http-request del-header Ehbp-Encapsulated-Key",
         f"  server server {ATTESTATION} maxconn {_EVIDENCE_BUSY} maxqueue {_EVIDENCE_WAITING}",
+    ]
+
+
+def _challenge(most: int) -> list[str]:
+    """Evidence for a nonce. What is too much is never the evidence server's work, and little of the proxy's.
+
+    As many are held as there are connections, so that none is dropped that has one request in each.
+    """
+    answered = _NONCES * 10_000 // _NONCES_MS  # in the time of the rate below
+    told = f"content-type {_PROBLEM} string {_quoted(_problem(429, *_ERRORS[429]))} "
+    told += "hdr Cache-Control no-store hdr Retry-After %[var(txn.after)]"
+    return [
+        # all addresses together, as the one entry of a table
+        "backend nonces",
+        f"  stick-table type integer size 2 expire 60s store http_req_rate(10s),gpc0_rate({_NONCES_MS}ms)",
+        "backend sources",
+        f"  stick-table type ip size {_SOURCES} expire 60s store gpc0_rate({_NONCES_MS}ms)",
+        "backend challenge",
+        "  timeout server 120s",
+        f"  timeout tarpit {_HELD}s",
+        "  http-request track-sc0 int(0) table nonces",
+        "  http-request track-sc2 src table sources",
+        f"  acl much sc0_gpc0_rate ge {_NONCES}",
+        f"  acl much_of_one sc2_gpc0_rate ge {_NONCES_SOURCE}",
+        f"  acl much_held src_conn_cur(attestation) ge {_EVIDENCE_SOURCE}",
+        # in which all who ask have had their turn
+        f"  http-request set-var(txn.after) int({_LATEST})",
+        f"  acl soon sc0_http_req_rate lt {answered * _LATEST}",
+        f"  http-request set-var(txn.after) sc0_http_req_rate,div({answered}),add(1) if soon",
+        f"  http-request reject if {{ be_conn gt {most} }}",
+        f"  http-request tarpit deny_status 429 {told} if much || much_of_one || much_held",
+        "  http-request track-sc1 src table attestation",
+        "  http-request sc-inc-gpc0(0)",
+        "  http-request sc-inc-gpc0(2)",
+        "  http-request del-header Ehbp-Encapsulated-Key",
+        f"  server server {ATTESTATION} maxconn {_EVIDENCE_BUSY // 2} maxqueue {_EVIDENCE_WAITING}",
     ]
 
 
