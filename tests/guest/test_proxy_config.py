@@ -124,7 +124,7 @@ class TestNonces:
         assert passed * 1000 <= limits.rate * int(window)
 
     def test_one_address_leaves_some_to_others(self) -> None:
-        assert section(render(), "backend sources")[0].endswith("store gpc0_rate(4000ms)")
+        assert section(render(), "backend sources")[0].endswith("store conn_cur,gpc0_rate(4000ms)")
         assert self.number(r"sc2_gpc0_rate ge (\d+)") < self.number(r"sc0_gpc0_rate ge (\d+)")
         assert self.number(r"src_conn_cur\(attestation\) ge (\d+)") <= self.number(r" maxconn (\d+)") // 4
 
@@ -152,8 +152,10 @@ class TestNonces:
     def test_nobody_is_dropped_who_has_one_request_a_connection(self, memory: int) -> None:
         lines = section(render(memory=memory), "backend challenge")
         most = proxy_config.connections(memory)
-        (dropped,) = [number for number, line in enumerate(lines) if "reject" in line]
-        assert lines[dropped] == f"http-request reject if {{ be_conn gt {most} }}"
+        assert [line for line in lines if "reject" in line] == [
+            f"http-request reject if {{ be_conn gt {most} }} {{ sc2_conn_cur gt 16 }}",
+            f"http-request reject if {{ be_conn gt {2 * most} }}",
+        ]
 
     def test_they_leave_the_frontend_before_other_evidence(self) -> None:
         lines = section(render(), "frontend tls")

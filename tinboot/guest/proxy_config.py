@@ -222,7 +222,8 @@ def _attestation() -> list[str]:
 def _challenge(most: int) -> list[str]:
     """Evidence for a nonce. What is too much is never the evidence server's work, and little of the proxy's.
 
-    As many are held as there are connections, so that none is dropped that has one request in each.
+    As many are held as there are connections, so that none is dropped where each has one request. If HTTP/2
+    brings more, addresses that have many lose their connections; with twice as many, anybody does.
     """
     answered = _NONCES * 10_000 // _NONCES_MS  # in the time of the rate below
     told = f"content-type {_PROBLEM} string {_quoted(_problem(429, *_ERRORS[429]))} "
@@ -232,7 +233,7 @@ def _challenge(most: int) -> list[str]:
         "backend nonces",
         f"  stick-table type integer size 2 expire 60s store http_req_rate(10s),gpc0_rate({_NONCES_MS}ms)",
         "backend sources",
-        f"  stick-table type ip size {_SOURCES} expire 60s store gpc0_rate({_NONCES_MS}ms)",
+        f"  stick-table type ip size {_SOURCES} expire 60s store conn_cur,gpc0_rate({_NONCES_MS}ms)",
         "backend challenge",
         "  timeout server 120s",
         f"  timeout tarpit {_HELD}s",
@@ -245,7 +246,8 @@ def _challenge(most: int) -> list[str]:
         f"  http-request set-var(txn.after) int({_LATEST})",
         f"  acl soon sc0_http_req_rate lt {answered * _LATEST}",
         f"  http-request set-var(txn.after) sc0_http_req_rate,div({answered}),add(1) if soon",
-        f"  http-request reject if {{ be_conn gt {most} }}",
+        f"  http-request reject if {{ be_conn gt {most} }} {{ sc2_conn_cur gt {_EVIDENCE_SOURCE} }}",
+        f"  http-request reject if {{ be_conn gt {2 * most} }}",
         f"  http-request tarpit deny_status 429 {told} if much || much_of_one || much_held",
         "  http-request track-sc1 src table attestation",
         "  http-request sc-inc-gpc0(0)",
