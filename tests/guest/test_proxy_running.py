@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import h2.connection
+import h2.events
 import httpx
 import pytest
 import served_guest
@@ -97,16 +99,22 @@ class Proxy:
         for behind in (self.workload, self.attestation, self.ehbp):
             behind.listener.close()
 
-    def ask(self, target: str, *fields: str, method: str = "GET") -> tuple[int, str]:
-        """Status and body."""
+    def connect(self, *protocols: str) -> ssl.SSLSocket:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(list(protocols))
+        plain = socket.create_connection(("127.0.0.1", self.port), GIVE_UP)
+        try:
+            return context.wrap_socket(plain)
+        except BaseException:
+            plain.close()
+            raise
+
+    def ask(self, target: str, *fields: str, method: str = "GET") -> tuple[int, str]:
+        """Status and body."""
         lines = (f"{method} {target} HTTP/1.1", "Host: guest.example", *fields, "", "")
-        with (
-            socket.create_connection(("127.0.0.1", self.port), GIVE_UP) as plain,
-            context.wrap_socket(plain) as connection,
-        ):
+        with self.connect() as connection:
             connection.sendall("\r\n".join(lines).encode("latin-1"))
             data = b""
             while http1.END not in data or data.endswith(http1.END):
@@ -158,7 +166,7 @@ def test_who_answers(proxy: Proxy) -> None:
             "/static/..;/x",
             "/static/%2f",
         ),
-        *("/static/%2f", "/static/%5c", "/static/%00", "/static/a%25b"),
+        *("/static/%2f", "/static/%5c", "/static/%00", "/static/a%25b", "/static/%c0%ae", "/static/%C1%9c"),
         *("/v1/other", "/V1/chat", "/v1/chat/", "/v1/chat;x"),
         *("/.WELL-KNOWN/hpke-keys", "/.well-known", "/.well-known;/hpke-keys", "/.well-known%2fhpke-keys"),
         *("/.well-known/../v1/chat", "/static/../.well-known/hpke-keys"),
@@ -177,6 +185,31 @@ def test_http_2_is_held_to_the_same(proxy: Proxy) -> None:
     assert [answer.status_code for answer in answers] == [200, 400, 404, 200]
     assert [len(behind.seen) for behind in (proxy.workload, proxy.attestation)] == [1, 1]
     assert proxy.workload.seen[0].startswith("GET /v1/chat?a=b HTTP/1.1")
+
+
+@pytest.mark.parametrize(("scheme", "reached"), [("https", 1), ("foo", 0), ("http", 0)])
+def test_http_2_has_one_scheme(proxy: Proxy, scheme: str, reached: int) -> None:
+    talk = h2.connection.H2Connection()
+    talk.initiate_connection()
+    fields = {":method": "GET", ":scheme": scheme, ":authority": "guest.example", ":path": "/v1/chat"}
+    talk.send_headers(1, list(fields.items()), end_stream=True)
+    status = ""
+    with proxy.connect("h2") as connection:
+        while not status:
+            connection.sendall(talk.data_to_send())
+            for event in talk.receive_data(connection.recv(65536)):
+                if isinstance(event, h2.events.ResponseReceived):
+                    status = dict(event.headers or ())[b":status"].decode()
+    assert (status, len(proxy.workload.seen)) == ("200" if reached else "400", reached)
+    assert all(request.startswith("GET /v1/chat HTTP/1.1") for request in proxy.workload.seen)
+
+
+def test_an_old_request_has_no_chunks(proxy: Proxy) -> None:
+    head = "POST /v1/chat HTTP/1.0\r\nHost: guest.example\r\n"
+    with proxy.connect() as connection:
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 400"
+    assert proxy.workload.seen == []
 
 
 WEBSOCKET = "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=="

@@ -30,15 +30,18 @@ _NONCES_MS, _NONCES, _NONCES_SOURCE = 4000, 8, 6
 #: The others wait so many seconds for their 429, and may come back after so many more, at most. Whoever asks
 #: again at once has one request in these seconds, and costs the workload nothing (bench/flood.py).
 _HELD, _LATEST = 5, 30
+#: Encrypted requests of one address at a time, half of what the gateway takes (ehbp_gateway.py).
+_EHBP_SOURCE = 256
 #: Addresses whose use is remembered; the oldest go first. About 100 bytes each.
 _SOURCES = 16384
 
 #: A path that is not in its one spelling: empty segments; dot segments, with parameters, too; characters that
 #: RFC 3986, 3.3 has not; encodings that are none; and encoded what need not be (unreserved) or must not be
-#: (controls, slashes, the percent sign, which a second decoding would turn into any of these).
+#: (controls, slashes, the percent sign, which a second decoding would turn into any of these), or is the
+#: beginning of ASCII in two bytes (RFC 3629, 3: overlong).
 _ODD = (
     r"^[^/]|//|/\.\.?(/|;|$)|[^!$&-;=@-Z_a-z~%]|%(?![0-9a-fA-F]{2})"
-    r"|%([01]|2[5d-fD-F]|3[0-9]|4[1-9a-fA-F]|5[0-9acfACF]|6[1-9a-fA-F]|7[0-9aefAEF])"
+    r"|%([01]|2[5d-fD-F]|3[0-9]|4[1-9a-fA-F]|5[0-9acfACF]|6[1-9a-fA-F]|7[0-9aefAEF]|[cC][01])"
 )
 
 #: What the proxy itself answers: RFC 9457, and no word about what is behind it. What cannot be read as a
@@ -72,8 +75,7 @@ def render(shim: Shim, upstream: tuple[str, int], *, cpus: int, memory: int, rea
         *_frontend(shim, exact, prefixes),
         *_attestation(),
         *_challenge(connections(memory)),
-        "backend ehbp",
-        f"  server server {EHBP}",
+        *_ehbp(),
         *_workload(upstream, readiness),
     ]
     return "\n".join(lines) + "\n"
@@ -136,8 +138,12 @@ def _frontend(shim: Shim, exact: list[str], prefixes: list[str]) -> list[str]:
         "frontend tls",
         f'  bind 0.0.0.0:{shim.listen_port} ssl crt "{CERTIFICATE}" alpn h2,http/1.1',
         "  http-request deny deny_status 405 if { method CONNECT TRACE }",
-        # a target with a scheme and a host in it would go to the workload as it is; HTTP/2 has none
+        # a target with a scheme and a host in it would go to the workload as it is; of HTTP/2 all have them,
+        # and all but the scheme of this port would
         "  http-request deny deny_status 400 if !{ url -m beg / } !{ req.ver 2.0 }",
+        "  http-request deny deny_status 400 if { req.ver 2.0 } !{ url -m beg / https:// }",
+        # RFC 9112, 6.1: no recipient should believe such a body
+        "  http-request deny deny_status 400 if { req.ver 1.0 } { req.hdr_cnt(Transfer-Encoding) gt 0 }",
         # what follows an upgrade is not looked at: over HTTP/2 in the clear it could ask for any path
         "  acl upgrade req.hdr_cnt(Upgrade) gt 0",
         "  acl websocket req.hdr(Upgrade) -m str -i websocket",
@@ -254,6 +260,16 @@ def _challenge(most: int) -> list[str]:
         "  http-request sc-inc-gpc0(2)",
         "  http-request del-header Ehbp-Encapsulated-Key",
         f"  server server {ATTESTATION} maxconn {_EVIDENCE_BUSY // 2} maxqueue {_EVIDENCE_WAITING}",
+    ]
+
+
+def _ehbp() -> list[str]:
+    return [
+        "backend ehbp",
+        f"  stick-table type ip size {_SOURCES} expire 60s store conn_cur",
+        "  http-request track-sc1 src",
+        f"  http-request deny deny_status 429 if {{ sc1_conn_cur gt {_EHBP_SOURCE} }}",
+        f"  server server {EHBP}",
     ]
 
 
