@@ -172,7 +172,7 @@ def test_passed_on(guest: Guest, fault: str) -> None:
 def test_kept_for_the_root_alone(guest: Guest) -> None:
     result = guest.with_hook("86-look", LOOK).boot()
     result.expect_up()
-    assert "late-look: ['certificates 0o600', 'report 0o600'] 0o700 1184" in result.text(), result.describe()
+    assert "late-look: ['certificates 0o600', 'provider 0o600', 'report 0o600'] 0o700 1184" in result.text()
 
 
 #: Looks into the running root from a process that outlives the hand-over.
@@ -193,7 +193,7 @@ def run(state):
             names = sorted(os.listdir(folder))
             modes = [f"{n} {oct(stat.S_IMODE(os.stat(n, dir_fd=folder).st_mode))}" for n in names]
             size = os.stat("report", dir_fd=folder).st_size
-            if len(names) == 2 and size:
+            if len(names) == 3 and size:
                 break
         except OSError:
             pass
