@@ -9,6 +9,7 @@ import re
 import shutil
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 #: Seconds for anything from an emulated guest on a loaded machine.
 DEADLINE = 180.0
 
+#: How often a request comes back that was one too many: all of these come from one address.
+TURNS = 10
+
 DOCUMENT = "/.well-known/tinfoil-attestation"
 COMPLETE = "/.well-known/attestation/complete-attestation.json"
 LIVE = "/.well-known/livez"
@@ -60,7 +64,15 @@ class Served:
     gpus: Gpus | None
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body, over a connection of its own."""
+        """Status and body, over a connection of its own; comes back when it is told to."""
+        for _ in range(TURNS):
+            status, after, body = self._get(path)
+            if status != 429:
+                break
+            time.sleep(int(after))
+        return status, body
+
+    def _get(self, path: str) -> tuple[int, str, bytes]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -69,7 +81,7 @@ class Served:
         try:
             connection.request("GET", path, headers={"Host": "guest.example"})
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            return answer.status, answer.getheader("Retry-After", ""), answer.read()
         finally:
             connection.close()
 
