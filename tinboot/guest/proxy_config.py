@@ -82,7 +82,7 @@ def render(shim: Shim, upstream: tuple[str, int], *, cpus: int, memory: int, rea
 
 
 def connections(memory: int) -> int:
-    """One for each MiB: each takes about 130 KB at its busiest, so that all of them take an eighth."""
+    """One for each MiB: each takes about 200 KB at its busiest, so that all of them take a fifth."""
     return max(256, min(memory, 20000))
 
 
@@ -93,8 +93,8 @@ def _globals(cpus: int, most: int) -> list[str]:
         f"  nbthread {min(cpus, 16)}",
         "  hard-stop-after 5s",
         "  tune.http.maxhdr 64",
-        # twice the default: makes up for what no-delay costs large bodies (bench/proxy.py)
-        "  tune.bufsize 32768",
+        # three times the default: makes up for what no-delay costs large bodies (bench/proxy.py)
+        "  tune.bufsize 49152",
         # else, once a fifth of the descriptors is in use, it opens a connection to the workload for each
         # request: whoever holds so many would take half of the others' throughput (bench/flood.py)
         "  tune.pool-low-fd-ratio 90",
