@@ -80,7 +80,7 @@ Change = Callable[[Layout], None]
 
 def with_image(**members: object) -> Change:
     def change(layout: Layout) -> None:
-        layout.entry(layout.image([LAYER], **members))  # type: ignore[arg-type]
+        layout.entry(layout.image([LAYER], **members))  # type: ignore[arg-type]  # as given
 
     return change
 

@@ -240,7 +240,7 @@ def test_only_a_verified_host_will_do() -> None:
         hpke_key = bytes(32)
 
     with pytest.raises(TypeError, match="made of a verified host"):
-        EhbpTransport(Likeness())  # type: ignore[arg-type]
+        EhbpTransport(Likeness())  # type: ignore[arg-type]  # the wrong type
 
 
 def bridge(world: World) -> Callable[[ssl.SSLSocket], None]:
@@ -269,7 +269,7 @@ def bridge(world: World) -> Callable[[ssl.SSLSocket], None]:
 
 
 def world_of(host: Host, **rest: object) -> World:
-    world = World(**rest)  # type: ignore[arg-type]
+    world = World(**rest)  # type: ignore[arg-type]  # as given
     world.settings = world.settings._replace(private=host.guest.hpke)
     return world
 
@@ -278,7 +278,7 @@ def world_of(host: Host, **rest: object) -> World:
 def gateway(host: Host) -> Iterator[World]:
     """The real one, behind the host's TLS."""
     with world_of(host) as world:
-        host.instead = bridge(world)  # type: ignore[assignment]
+        host.instead = bridge(world)  # type: ignore[assignment]  # in its place
         yield world
         host.instead = None
 

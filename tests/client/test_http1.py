@@ -20,7 +20,7 @@ def over(*parts: bytes) -> tuple[Connection, list[bytes]]:
     """What it reads, and what it wrote."""
     stream = httpcore.MockStream([*parts])
     written: list[bytes] = []
-    stream.write = lambda buffer, timeout=None: written.append(buffer)  # type: ignore[method-assign]
+    stream.write = lambda buffer, timeout=None: written.append(buffer)  # type: ignore[method-assign]  # overheard
     return Connection(stream), written
 
 

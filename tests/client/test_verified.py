@@ -324,9 +324,9 @@ def test_a_revocation_list_that_is_demanded() -> None:
 
 def test_what_nobody_can_make() -> None:
     with pytest.raises(TypeError, match="is made by verifying one"):
-        Verified(object(), client.origin("x"), None, NOW)  # type: ignore[arg-type]
+        Verified(object(), client.origin("x"), None, NOW)  # type: ignore[arg-type]  # made up
     with pytest.raises(TypeError, match="made by examining one"):
-        client.Examined(object(), client.origin("x"), None, None, ())  # type: ignore[arg-type]
+        client.Examined(object(), client.origin("x"), None, None, ())  # type: ignore[arg-type]  # made up
 
 
 def test_what_nobody_can_change() -> None:
@@ -343,4 +343,4 @@ def test_a_refusal_has_no_transport() -> None:
             examined.accept()
     assert not hasattr(examined, "transport")
     with pytest.raises(TypeError, match="a verified host"):
-        Transport(examined)  # type: ignore[arg-type]
+        Transport(examined)  # type: ignore[arg-type]  # the wrong type

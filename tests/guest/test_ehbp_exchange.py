@@ -30,7 +30,7 @@ QUICK = Patience(head=0.3, first=0.3, connect=0.3, idle=0.3)
 
 
 def fields(received: object) -> dict[str, str]:
-    return dict(received.head.fields)  # type: ignore[attr-defined]
+    return dict(received.head.fields)  # type: ignore[attr-defined]  # a request has them
 
 
 def problem(raw: bytes, exchange: Exchange | None = None) -> tuple[int, dict[str, object]]:

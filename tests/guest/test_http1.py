@@ -177,7 +177,7 @@ class _Socket(io.BytesIO):
 def test_chunks_of_ours_are_read_by_others(writes: list[bytes]) -> None:
     data = b"".join(b"".join(http1.chunk(write)) for write in writes) + http1.LAST_CHUNK
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    response = http.client.HTTPResponse(_Socket(head + data))  # type: ignore[arg-type]
+    response = http.client.HTTPResponse(_Socket(head + data))  # type: ignore[arg-type]  # all it reads of one
     response.begin()
     assert response.read() == b"".join(writes)
 

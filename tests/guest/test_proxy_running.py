@@ -179,7 +179,7 @@ def test_another_spelling_reaches_nobody(proxy: Proxy, target: str) -> None:
 
 
 def test_http_2_is_held_to_the_same(proxy: Proxy) -> None:
-    with httpx.Client(http2=True, verify=False, base_url=f"https://127.0.0.1:{proxy.port}") as talk:  # noqa: S501
+    with httpx.Client(http2=True, verify=False, base_url=f"https://127.0.0.1:{proxy.port}") as talk:  # noqa: S501 - the rules, not the key
         answers = [talk.get(path) for path in ("/v1/chat?a=b", "/static//a", "/v1/other", "/.well-known/x")]
     assert {answer.http_version for answer in answers} == {"HTTP/2"}
     assert [answer.status_code for answer in answers] == [200, 400, 404, 200]

@@ -53,7 +53,7 @@ def started(root: Path, folder: Path, loaded: Config) -> list[str]:
 def with_container(**fields: object) -> Config:
     """As if a file said so."""
     loaded = config(app="")
-    container: Container = loaded.containers[0]._replace(**fields)  # type: ignore[arg-type]
+    container: Container = loaded.containers[0]._replace(**fields)  # type: ignore[arg-type]  # of any fields
     return loaded._replace(containers=(container,))
 
 

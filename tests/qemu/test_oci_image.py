@@ -52,7 +52,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """`embed.__main__` without numpy."""
     monkeypatch.syspath_prepend(EXAMPLE)
     stand_in = ModuleType("embed.bert")
-    stand_in.Encoder = Encoder  # type: ignore[attr-defined]
+    stand_in.Encoder = Encoder  # type: ignore[attr-defined]  # a module made up
     monkeypatch.setitem(sys.modules, "embed.bert", stand_in)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     before = set(sys.modules)

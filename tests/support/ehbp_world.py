@@ -114,7 +114,7 @@ class World:
             except OSError:
                 return
             connection.settimeout(GIVE_UP)
-            self._start(lambda connection=connection: self._serve(connection))  # type: ignore[misc]
+            self._start(lambda connection=connection: self._serve(connection))  # type: ignore[misc]  # bound now
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(ConnectionError):

@@ -44,7 +44,7 @@ verify_sev.ARK_CERT, verify_sev.ASK_CERT = pem("ark"), pem("ask")
 verify_sev._validateAmdLocation = of_the_stub
 verify_sev.requests = types.SimpleNamespace(get=vcek, RequestException=requests.RequestException)
 resolve = socket.getaddrinfo
-socket.getaddrinfo = here  # type: ignore[assignment]
+socket.getaddrinfo = here  # type: ignore[assignment]  # for this program
 
 host = f"{asked['name']}:{asked['port']}"
 told = {"refused": "", "answer": "", "steps": {}, "hpke": "", "tls": ""}

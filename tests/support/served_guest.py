@@ -252,7 +252,7 @@ class Host:
                 accepted = self._listening.accept()[0]
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as proxies do
                 self.connections += 1
-                self._start(lambda sock=accepted: self._serve(sock))  # type: ignore[misc]
+                self._start(lambda sock=accepted: self._serve(sock))  # type: ignore[misc]  # bound now
 
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:

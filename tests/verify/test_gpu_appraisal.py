@@ -39,7 +39,7 @@ from tinboot.verify import (
     gpu_result,
     gpu_roots,
 )
-from tinboot.verify.checks import Check, Unchecked, Verdict
+from tinboot.verify.checks import Check, Unchecked, Verdict, none_skipped
 from tinboot.verify.gpu_appraisal import AcceptedGpu, AcceptedGpus, Appraisal, Appraisals, Collateral
 from tinboot.verify.gpu_platform import Versions
 
@@ -212,7 +212,7 @@ def test_only_what_a_policy_or_an_old_driver_leaves_open_may_be_open(monkeypatch
     """A check that would not be asked for any other reason is a bug, and no acceptance."""
     idle: Check[Any] = Check("measurements", None, "x", lambda _: None)
     with pytest.raises(AssertionError, match="measurements was not asked"):
-        gpu_appraisal._nothing_skipped([Verdict(idle, Unchecked("forgotten"))])
+        none_skipped([Verdict(idle, Unchecked("forgotten"))], gpu_appraisal.MAY_BE_UNCHECKED)
     for checks in (gpu_platform.CHECKS, gpu_appraisal.CHECKS):
         check: Check[Any] = checks[-1]
         with monkeypatch.context() as patched:

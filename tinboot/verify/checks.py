@@ -111,3 +111,10 @@ def require(verdicts: Iterable[Verdict]) -> None:
 def named(check: str, error: TinbootError) -> TinbootError:
     """`error` with the check's name in front of its message."""
     return type(error)(f"{check}: {error.message}", error.hint)
+
+
+def none_skipped(verdicts: Iterable[Verdict], may_be: frozenset[str]) -> None:
+    """Of verdicts among which none failed: all but those in `may_be` were asked. A gap is a bug of ours."""
+    for verdict in verdicts:
+        if verdict.outcome is not None and verdict.id not in may_be:
+            raise AssertionError(f"no check failed, and {verdict.id} was not asked")

@@ -17,7 +17,17 @@ from tinboot.formats.sealedboot import SealedBoot
 from tinboot.formats.snpreport import Report
 from tinboot.verify import appraisal, complete_binding, document, gpu_appraisal, gpu_result
 from tinboot.verify.appraisal import Accepted
-from tinboot.verify.checks import ORDER, Check, Unchecked, Verdict, ask, decisive, failure, unreached
+from tinboot.verify.checks import (
+    ORDER,
+    Check,
+    Unchecked,
+    Verdict,
+    ask,
+    decisive,
+    failure,
+    none_skipped,
+    unreached,
+)
 from tinboot.verify.complete_binding import Subject
 from tinboot.verify.document import AttestedHost, Demands, GpuDemands, Seen
 from tinboot.verify.document_binding import Wanted
@@ -115,9 +125,7 @@ class Appraisal:
         """Raises what decides, unless every check passed or is unchecked by the caller's own word."""
         if (found := self.failure) is not None:
             raise found
-        for verdict in self.verdicts:
-            if verdict.outcome is not None and verdict.id not in MAY_BE_UNCHECKED:
-                raise AssertionError(f"no check failed, and {verdict.id} was not asked")
+        none_skipped(self.verdicts, MAY_BE_UNCHECKED)
         if self.boot is None or self.sealed is None:
             raise AssertionError("no check failed, and the boot's report was not appraised")
         if isinstance(self.demands.gpus, GpuDemands) and self.gpus is None:

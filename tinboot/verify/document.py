@@ -23,7 +23,17 @@ from tinboot.verify import appraisal, document_binding, gpu_appraisal, gpu_polic
 from tinboot.verify.advisories import Data
 from tinboot.verify.appraisal import Accepted, Endorsements
 from tinboot.verify.chain import Endorsement
-from tinboot.verify.checks import ORDER, Check, Unchecked, Verdict, ask, decisive, failure, unreached
+from tinboot.verify.checks import (
+    ORDER,
+    Check,
+    Unchecked,
+    Verdict,
+    ask,
+    decisive,
+    failure,
+    none_skipped,
+    unreached,
+)
 from tinboot.verify.document_binding import CHECKS_V2, CHECKS_V3, SubjectV2, SubjectV3
 from tinboot.verify.gpu_appraisal import AcceptedGpus, Appraisals
 from tinboot.verify.policy import Policy
@@ -205,9 +215,7 @@ class Appraisal:
         """Raises what decides, unless every check passed or is unchecked by the caller's own word."""
         if (found := self.failure) is not None:
             raise found
-        for verdict in self.verdicts:
-            if verdict.outcome is not None and verdict.id not in MAY_BE_UNCHECKED:
-                raise AssertionError(f"no check failed, and {verdict.id} was not asked")
+        none_skipped(self.verdicts, MAY_BE_UNCHECKED)
         if self.cpu is None or self.keys is None:
             raise AssertionError("no check failed, and there is no appraised report")
         if isinstance(self.demands.gpus, GpuDemands) and self.gpus is None:
